@@ -1,0 +1,1 @@
+"""What decides: plans, the commit protocol, drivers."""

@@ -1,0 +1,1 @@
+"""What touches bytes: stores, checkpoints, kernels, methods, work units."""
