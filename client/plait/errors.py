@@ -17,6 +17,7 @@
     │   ├── SourceChanged          source-changed        a source was replaced while it was read
     │   ├── SourceCorrupt          source-corrupt        a source does not match its own checksum
     │   ├── OutputClaimed          output-claimed        another merge holds the output
+    │   ├── UploadGone             upload-gone           an upload was completed or aborted meanwhile
     │   └── OutputCorrupt          output-corrupt        a result that does not match its manifest
     ├── StoreError                 the store said no, or nothing (exit 1)
     │   ├── AccessDenied           access-denied
@@ -211,6 +212,12 @@ class OutputClaimed(ConflictError):
 
     kind = "output-claimed"
     retryable = True
+
+
+class UploadGone(ConflictError):
+    """An upload was completed or aborted meanwhile, by somebody else."""
+
+    kind = "upload-gone"
 
 
 class OutputCorrupt(ConflictError):

@@ -1,0 +1,40 @@
+"""The ``plait`` command. Heavy imports are made inside commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from plait import __version__
+from plait.cli.inspect import inspect
+from plait.cli.merge import merge
+from plait.cli.plan import plan
+from plait.cli.verify import verify
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="plait %(version)s")
+def cli() -> None:
+    """Merge large language models where they live: out of core, reproducible to the bit.
+
+    \b
+    plait plan merge.yaml      what a merge will do; reads headers only
+    plait merge merge.yaml     do it; the same command carries on where a run stopped
+    plait verify OUTPUT        check a result, and recompute a sample of it
+
+    Exit status: 0 done; 1 failed; 2 the spec or the command is wrong, or the plan found problems;
+    3 the commit's outcome is unknown; 130 interrupted.
+    """
+
+
+for _command in (merge, plan, inspect, verify):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its status."""
+    from plait.cli.run import run
+
+    sys.exit(run(cli, list(sys.argv[1:] if arguments is None else arguments)))

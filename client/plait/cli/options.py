@@ -1,0 +1,87 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from plait.errors import SourceMissing, SpecInvalid
+
+if TYPE_CHECKING:
+    from plait.spec import MergeSpec
+    from plait_service.budget import Budget
+    from plait_service.prepare import Prepared
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+debug_option = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+
+
+class Size(click.ParamType):
+    """``4GB``, ``512MiB``, or a number of bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from plait.sizes import parse_size
+
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+def spec_options(function: F) -> F:
+    """SPEC, --set, --memory, --workers: what a merge is and may use."""
+    for decorate in (
+        click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a processor."),
+        click.option(
+            "--memory", type=Size(), help="Most memory for buffers; default: a quarter of what is free, at most 4GB."
+        ),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: method.resample=2."
+        ),
+        click.argument("spec", type=click.Path()),
+    ):
+        function = decorate(function)
+    return function
+
+
+def read_spec(path: str, overrides: tuple[str, ...]) -> MergeSpec:
+    """The spec in a file, or on standard input for ``-``.
+
+    Raises:
+        SourceMissing: no such file.
+        PlanRejected: with everything that is wrong with it.
+    """
+    from plait.spec import load_spec
+    from plait_workers.methods import METHODS
+
+    if path == "-":
+        return load_spec(click.get_binary_stream("stdin").read((1 << 20) + 1), overrides=overrides, methods=METHODS)
+    try:
+        with open(path, "rb") as file:
+            text = file.read((1 << 20) + 1)
+    except FileNotFoundError:
+        raise SourceMissing("no such spec", where=path, hint="Name the merge.yaml to run") from None
+    except OSError as error:
+        raise SpecInvalid("the spec cannot be read", where=path, found=error.strerror) from None
+    return load_spec(text, name=path, overrides=overrides, methods=METHODS)
+
+
+def prepare_with_budget(spec: MergeSpec, memory: int | None, workers: int | None) -> tuple[Prepared, Budget]:
+    """Plan a merge and fit it into memory."""
+    from plait_service.budget import budget_of, default_memory, default_threads
+    from plait_service.prepare import prepare
+
+    prepared = prepare(spec)
+    budget = budget_of(
+        prepared.plan.job,
+        prepared.output,
+        memory=default_memory() if memory is None else memory,
+        threads=workers or default_threads(),
+    )
+    return prepared, budget

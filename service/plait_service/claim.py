@@ -1,0 +1,230 @@
+"""Who merges into an output: claims by epoch, heartbeats, and the fence.
+
+::
+
+    .plait/claim-000001.json        create-only: the fingerprint that holds the output
+    .plait/uploads-000001.json      create-only: the upload ids that all drivers of the epoch share
+    .plait/alive-000001-DRIVER      rewritten every few seconds; its age tells who is gone
+
+A driver of the same fingerprint joins, as its work is idempotent. Another one is told who holds the
+output; it takes over, as the next epoch, when no heartbeat is younger than ``EXPIRY`` by the store's
+own clock, or with ``--overwrite``. Whoever takes over aborts every upload of the epochs before, and
+puts an empty list where an epoch has none yet: a driver that wakes up after that can complete nothing.
+That, and not the heartbeat, is the fence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from plait.errors import CommitUnknown, OutputClaimed, OutputExists
+from plait_workers.checkpoint.model import CONFIG, INDEX
+from plait_workers.job import OutShard
+from plait_workers.storage.base import ObjectStore, Upload
+
+MANIFEST: Final = "plait.json"
+PRIVATE: Final = ".plait/"
+EXPIRY: Final = 60.0
+"""Seconds without a heartbeat after which a driver counts as gone."""
+HEARTBEAT: Final = 5.0
+"""Seconds between heartbeats."""
+FINGERPRINT: Final = "plait-fingerprint"
+"""The metadata key under which every object of a result carries its fingerprint."""
+_LIMIT: Final = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A held output. ``done`` says that the manifest of this fingerprint is published already."""
+
+    epoch: int
+    driver: str
+    fingerprint: str
+    done: bool = False
+    joined: bool = False
+
+
+def _claim_key(epoch: int) -> str:
+    return f"{PRIVATE}claim-{epoch:06d}.json"
+
+
+def _uploads_key(epoch: int) -> str:
+    return f"{PRIVATE}uploads-{epoch:06d}.json"
+
+
+def _alive_key(epoch: int, driver: str) -> str:
+    return f"{PRIVATE}alive-{epoch:06d}-{driver}"
+
+
+def _json(store: ObjectStore, key: str) -> Any:
+    data = store.get(key, limit=_LIMIT)
+    try:
+        return None if data is None else json.loads(data)
+    except ValueError:
+        return {}
+
+
+def published_fingerprint(store: ObjectStore) -> str | None:
+    """The fingerprint of the manifest that lies at an output; "" for a manifest that has none."""
+    manifest = _json(store, MANIFEST)
+    if manifest is None:
+        return None
+    return str(manifest.get("fingerprint", "")) if isinstance(manifest, dict) else ""
+
+
+def take_claim(
+    store: ObjectStore, *, fingerprint: str, driver: str, keys: Sequence[str], overwrite: bool
+) -> Claim:
+    """Claim an output, or join those who hold it for the same fingerprint.
+
+    Args:
+        store: rooted at the output.
+        fingerprint: of the job.
+        driver: a name that no other driver has.
+        keys: what the merge will write; something foreign there is an error.
+        overwrite: take the output whoever holds it, and whatever lies there.
+
+    Raises:
+        OutputExists: a result or foreign files lie there, and ``overwrite`` is false.
+        OutputClaimed: another fingerprint holds it and is alive.
+    """
+    published = published_fingerprint(store)
+    if not overwrite:
+        if published == fingerprint:
+            return Claim(epoch=0, driver=driver, fingerprint=fingerprint, done=True)
+        _refuse_existing(store, fingerprint, keys, published)
+    while True:
+        epoch, holder = _newest(store)
+        if epoch and holder == fingerprint and published is None:
+            heartbeat(store, Claim(epoch=epoch, driver=driver, fingerprint=fingerprint))
+            return Claim(epoch=epoch, driver=driver, fingerprint=fingerprint, joined=True)
+        if epoch and holder != fingerprint and not overwrite:
+            _refuse_living(store, epoch, holder)
+        claim = Claim(epoch=epoch + 1, driver=driver, fingerprint=fingerprint)
+        heartbeat(store, claim)
+        data = json.dumps({"fingerprint": fingerprint, "driver": driver}).encode()
+        if store.put(_claim_key(claim.epoch), data, if_absent=True):
+            break
+        store.delete(_alive_key(claim.epoch, driver))
+    _fence(store, claim.epoch)
+    if overwrite:
+        _remove_result(store, keys)
+    return claim
+
+
+def _newest(store: ObjectStore) -> tuple[int, str]:
+    epochs = [info.key for info in store.list(f"{PRIVATE}claim-")]
+    if not epochs:
+        return 0, ""
+    claim = _json(store, epochs[-1])
+    number = int(epochs[-1].removeprefix(f"{PRIVATE}claim-").removesuffix(".json"))
+    return number, str((claim or {}).get("fingerprint", ""))
+
+
+def check_claim(store: ObjectStore, claim: Claim) -> None:
+    """Raise ``OutputClaimed`` if a later epoch holds the output."""
+    epoch, holder = _newest(store)
+    if epoch > claim.epoch:
+        raise OutputClaimed(
+            "another merge took over the output", where=store.uri, found=f"fingerprint {holder[:12]}, epoch {epoch}"
+        )
+
+
+def heartbeat(store: ObjectStore, claim: Claim) -> None:
+    """Say that this driver is alive."""
+    store.put(_alive_key(claim.epoch, claim.driver), b"")
+
+
+def release(store: ObjectStore, claim: Claim) -> None:
+    """This driver stops; its parts stay, and others need not wait for its heartbeat to expire."""
+    if claim.epoch:
+        store.delete(_alive_key(claim.epoch, claim.driver))
+
+
+def _refuse_living(store: ObjectStore, epoch: int, holder: str) -> None:
+    now = store.now()
+    for info in store.list(_alive_key(epoch, "")):
+        age = now - info.modified
+        if age < EXPIRY:
+            raise OutputClaimed(
+                "another merge is writing here",
+                where=store.uri,
+                found=f"fingerprint {holder[:12]}, driver {info.key.rpartition('-')[2]}, "
+                f"last heard of {max(0, age):.0f} s ago",
+                hint=f"Wait for it, or {EXPIRY:.0f} s after it stopped, or take the output with --overwrite",
+            )
+
+
+def _refuse_existing(
+    store: ObjectStore, fingerprint: str, keys: Sequence[str], published: str | None
+) -> None:
+    hint = "Choose another output, or replace this one with --overwrite"
+    if published is not None:
+        raise OutputExists(
+            "the output holds another result",
+            where=f"{store.uri}/{MANIFEST}",
+            found=f"fingerprint {published[:12]}",
+            hint=hint,
+        )
+    for key in dict.fromkeys((CONFIG, INDEX, *keys)):
+        info = store.head(key)
+        if info is not None and info.metadata.get(FINGERPRINT) != fingerprint:
+            raise OutputExists("the output is not empty", where=f"{store.uri}/{key}", hint=hint)
+
+
+def _fence(store: ObjectStore, epoch: int) -> None:
+    """After this no driver of an earlier epoch can complete a shard."""
+    for earlier in range(1, epoch):
+        store.put(_uploads_key(earlier), b"{}", if_absent=True)
+        for upload in _shared_uploads(store, earlier).values():
+            store.abort(upload)
+
+
+def _remove_result(store: ObjectStore, keys: Sequence[str]) -> None:
+    """First what makes a model visible, then the rest: for a while there is none, never a mixed one."""
+    for key in dict.fromkeys((MANIFEST, CONFIG, INDEX, *keys)):
+        store.delete(key)
+    for info in list(store.list()):
+        if "/" not in info.key and info.key.endswith(".safetensors"):
+            store.delete(info.key)
+
+
+def _shared_uploads(store: ObjectStore, epoch: int) -> dict[str, Upload]:
+    listed = _json(store, _uploads_key(epoch)) or {}
+    return {key: Upload(key=key, id=item["id"], size=item["size"]) for key, item in listed.items()}
+
+
+def share_uploads(store: ObjectStore, claim: Claim, shards: Sequence[OutShard]) -> list[Upload]:
+    """The uploads of each shard that all drivers of this epoch use: one driver's win, the others' go.
+
+    Raises:
+        OutputClaimed: a later epoch fenced this one off.
+    """
+    if store.head(_uploads_key(claim.epoch)) is None:
+        metadata = {FINGERPRINT: claim.fingerprint}
+        own: list[Upload] = []
+        won = False
+        try:
+            for shard in shards:
+                own.append(store.create_upload(shard.key, size=shard.size, metadata=metadata))
+            data = {upload.key: {"id": upload.id, "size": upload.size} for upload in own}
+            won = store.put(_uploads_key(claim.epoch), json.dumps(data).encode(), if_absent=True)
+        finally:
+            if not won:
+                for upload in own:
+                    store.abort(upload)
+    shared = _shared_uploads(store, claim.epoch)
+    if not shared:
+        check_claim(store, claim)
+        raise CommitUnknown("the list of uploads disappeared", where=f"{store.uri}/{_uploads_key(claim.epoch)}")
+    return [shared[shard.key] for shard in shards]
+
+
+def clean_up(store: ObjectStore) -> None:
+    """After the manifest is published: remove our working files, journals first, claims last."""
+    working = sorted((info.key for info in store.list(PRIVATE)), key=lambda key: ("claim-" in key, key))
+    for key in working:
+        store.delete(key)

@@ -1,0 +1,317 @@
+"""Runs a plan: claim, resume, merge, publish.
+
+Steps, in order; a driver may be killed at each of them, and run again::
+
+    1 claim      create or join the output's claim; nothing else is written before
+    2 check      quantised tensors, if any, must be the same in all sources
+    3 uploads    create the shards in the making, or share those of another driver
+    4 resume     read the journals: finished parts are not done again
+    5 units      merge; the journal is flushed and the heartbeat renewed every few seconds
+    6 publish    shards, small files, index, config.json, manifest
+    7 clean up   remove the working files
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from plait.errors import Cancelled, NoSpace, PlaitError
+from plait.sizes import format_size
+from plait_service.budget import Budget
+from plait_service.card import build_card
+from plait_service.claim import (
+    HEARTBEAT,
+    Claim,
+    check_claim,
+    clean_up,
+    heartbeat,
+    published_fingerprint,
+    release,
+    share_uploads,
+    take_claim,
+)
+from plait_service.executor import ThreadExecutor
+from plait_service.journal import Journal, finished_parts, read_journals
+from plait_service.manifest import build_manifest
+from plait_service.plan import needs_agreement
+from plait_service.prepare import Prepared
+from plait_service.publish import publish
+from plait_service.small_files import small_files
+from plait_workers.job import Unit
+from plait_workers.storage.base import Upload
+from plait_workers.unit import PartRecord, UnitRunner
+
+FLUSH_EVERY = 2.0
+"""Seconds between two flushes of the journal: at most this much work is done again after a kill."""
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a merge is. Bytes are of the output; ``resumed_bytes`` were there when it began."""
+
+    total_bytes: int
+    resumed_bytes: int
+    done_bytes: int
+    shard: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a merge ended well.
+
+    Args:
+        already_done: the result was there: same spec, same sources; nothing was written.
+        by_another: another driver of the same merge published it first.
+        resumed_parts, merged_parts: taken from an earlier run; done now.
+        seconds: of the whole run after planning.
+    """
+
+    fingerprint: str
+    already_done: bool
+    by_another: bool
+    resumed_parts: int
+    merged_parts: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class _Run:
+    records: dict[Unit, PartRecord] = field(default_factory=dict)
+    resumed: int = 0
+
+
+class Driver:
+    """Runs one prepared merge in this process.
+
+    Args:
+        prepared: the plan and its stores.
+        budget: memory, threads, steps.
+        overwrite: replace what lies at the output.
+        on_progress: called from worker threads, often.
+        on_step: told each numbered step's name before it is done; tests kill the driver there.
+        stop: set it, from any thread, to stop within a step; finished parts are kept.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        budget: Budget,
+        *,
+        overwrite: bool = False,
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+        on_step: Callable[[str], None] = lambda _name: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._plan = prepared.plan
+        self._job = prepared.plan.job
+        self._stores = list(prepared.stores)
+        self._output = prepared.output
+        self._copies = prepared.copies
+        self._budget = budget
+        self._overwrite = overwrite
+        self._on_progress = on_progress
+        self._step = on_step
+        self._stop = stop or threading.Event()
+        self._name = uuid.uuid4().hex[:12]
+        self._done_bytes = 0
+        self._resumed_bytes = 0
+        self._lock = threading.Lock()
+
+    def run(self) -> Outcome:
+        """Merge and publish; idempotent.
+
+        Raises:
+            OutputExists, OutputClaimed: somebody else's result, or work, lies at the output.
+            SourceChanged, TensorMismatch, QuantizedSource: found while reading.
+            NoSpace, AccessDenied, StoreUnavailable: of a store.
+            Cancelled: ``stop`` was set.
+            CommitUnknown: the outcome cannot be known; nothing was deleted.
+        """
+        started = time.monotonic()
+        self._check_space()
+        files = small_files(self._plan, self._copies)
+        keys = [CARD, *files, *(shard.key for shard in self._job.shards)]
+        self._step("claim")
+        claim = take_claim(
+            self._output,
+            fingerprint=self._job.fingerprint,
+            driver=self._name,
+            keys=keys,
+            overwrite=self._overwrite,
+        )
+        if claim.done:
+            clean_up(self._output)
+            return self._outcome(_Run(), started, already_done=True)
+        run = _Run()
+        try:
+            self._merge(claim, files, run)
+        except PlaitError:
+            # A driver that shares this merge may have ended it, and removed the working files.
+            if not self._published():
+                release(self._output, claim)
+                raise
+            return self._outcome(run, started, by_another=True)
+        except BaseException:
+            release(self._output, claim)
+            raise
+        self._step("clean up")
+        clean_up(self._output)
+        return self._outcome(run, started)
+
+    def _published(self) -> bool:
+        try:
+            return published_fingerprint(self._output) == self._job.fingerprint
+        except PlaitError:
+            return False
+
+    def _outcome(
+        self, run: _Run, started: float, *, already_done: bool = False, by_another: bool = False
+    ) -> Outcome:
+        return Outcome(
+            fingerprint=self._job.fingerprint,
+            already_done=already_done,
+            by_another=by_another,
+            resumed_parts=run.resumed,
+            merged_parts=len(run.records) - run.resumed,
+            seconds=time.monotonic() - started,
+        )
+
+    def _check_space(self) -> None:
+        """A full disk is an error now; a run that is resumed has its space already."""
+        if any(True for _ in self._output.list(".plait/claim-")):
+            return
+        free, needed = self._output.free_bytes(), self._plan.costs.bytes_written
+        if free is not None and free < needed:
+            raise NoSpace(
+                "the result does not fit",
+                where=self._output.uri,
+                expected=f"{format_size(needed)} free",
+                found=format_size(free),
+            )
+
+    def _merge(self, claim: Claim, files: dict[str, bytes], run: _Run) -> None:
+        job, store = self._job, self._output
+        self._step("check")
+        self._check_agreement()
+        self._step("uploads")
+        uploads = share_uploads(store, claim, job.shards)
+        self._step("resume")
+        run.records = finished_parts(store, read_journals(store, claim.epoch), uploads)
+        run.resumed = len(run.records)
+        self._resumed_bytes = sum(record.size for record in run.records.values())
+        self._report(0, None)
+        self._step("units")
+        journal = Journal(store, epoch=claim.epoch, driver=self._name)
+        self._run_units(claim, journal, uploads, run)
+        self._step("publish")
+        files[CARD] = build_card(self._plan, run.records)
+        manifest = build_manifest(
+            self._plan, run.records, {name: len(data) for name, data in files.items()}
+        )
+        publish(
+            store=store,
+            job=job,
+            claim=claim,
+            uploads=uploads,
+            records=run.records,
+            files=files,
+            manifest=manifest,
+            step=self._step,
+        )
+
+    def _check_agreement(self) -> None:
+        """Compare quantised tensors before anything is written: the one read before the work starts."""
+        tensors = needs_agreement(self._plan)
+        if tensors:
+            runner = self._runner([])
+            workspace = runner.workspace()
+            for tensor in tensors:
+                runner.compare(tensor, workspace)
+            runner.readers.close()
+
+    def _runner(self, uploads: list[Upload]) -> UnitRunner:
+        return UnitRunner(
+            job=self._job,
+            stores=self._stores,
+            output=self._output,
+            uploads=uploads,
+            step_bytes=self._budget.step_bytes,
+            stop=self._stop,
+            on_bytes=self._report,
+        )
+
+    def _report(self, count: int, unit: Unit | None) -> None:
+        with self._lock:
+            self._done_bytes += count
+            done = self._done_bytes
+        self._on_progress(
+            Progress(
+                total_bytes=self._plan.costs.bytes_written,
+                resumed_bytes=self._resumed_bytes,
+                done_bytes=done,
+                shard=self._job.shards[unit.shard].key if unit else "",
+            )
+        )
+
+    def _run_units(self, claim: Claim, journal: Journal, uploads: list[Upload], run: _Run) -> None:
+        runner = self._runner(uploads)
+        lock = threading.Lock()
+
+        def on_done(record: PartRecord) -> None:
+            with lock:
+                run.records[record.unit] = record
+            journal.add(record)
+
+        left = [unit for unit in self._job.units() if unit not in run.records]
+        executor = ThreadExecutor(runner, threads=self._budget.threads, stop=self._stop)
+        try:
+            with self._housekeeping(claim, journal, uploads):
+                executor.run(left, on_done)
+        except BaseException:
+            # What is finished stays finished. Not synced: leaving must not take seconds.
+            with suppress(PlaitError):
+                journal.flush(uploads, durable=False)
+            raise
+        finally:
+            runner.readers.close()
+        if self._stop.is_set():
+            journal.flush(uploads, durable=False)
+            raise Cancelled("the merge was stopped", hint="Run the same command again to carry on")
+        journal.flush(uploads)
+
+    @contextmanager
+    def _housekeeping(self, claim: Claim, journal: Journal, uploads: list[Upload]) -> Iterator[None]:
+        """Beside the work: flush the journal, renew the heartbeat, notice a takeover."""
+        ended = threading.Event()
+        errors: list[PlaitError] = []
+
+        def keep_house() -> None:
+            beat = time.monotonic()
+            while not ended.wait(FLUSH_EVERY):
+                try:
+                    journal.flush(uploads)
+                    if time.monotonic() - beat >= HEARTBEAT:
+                        check_claim(self._output, claim)
+                        heartbeat(self._output, claim)
+                        beat = time.monotonic()
+                except PlaitError as error:
+                    errors.append(error)
+                    self._stop.set()
+                    return
+
+        thread = threading.Thread(target=keep_house, name="plait-housekeeping", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(1.0 if self._stop.is_set() else None)
+        if errors:
+            raise errors[0]

@@ -1,0 +1,142 @@
+"""What a model folder holds, and how much of it a fine-tune changed."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from plait.uri import parse_uri
+from plait_workers.checkpoint.model import Checkpoint, load_checkpoint
+from plait_workers.kernels.encode import convert
+from plait_workers.kernels.forms import form_of
+from plait_workers.kernels.select import count_changed
+from plait_workers.storage.base import RangeReader
+from plait_workers.storage.registry import open_store
+from plait_workers.working import working_dtype
+
+_STEP = 1 << 19
+
+
+@dataclass(kw_only=True)
+class Group:
+    """Tensors of one role, all layers together: ``model.layers.*.mlp.up_proj.weight``.
+
+    ``changed`` counts elements that differ from the base's, of ``compared``.
+    """
+
+    name: str
+    dtypes: set[str] = field(default_factory=set)
+    tensors: int = 0
+    elements: int = 0
+    nbytes: int = 0
+    compared: int = 0
+    changed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """One model."""
+
+    uri: str
+    files: int
+    groups: list[Group]
+    notes: list[str]
+
+
+def group_name(name: str) -> str:
+    """A tensor's name with the numbers of layers and experts taken out."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+
+
+def inspect(uris: Sequence[str], base: str | None, *, threads: int) -> list[Inspection]:
+    """Read headers, and with a base every byte of the tensors that both have.
+
+    Raises:
+        PlanRejected: a model cannot be read.
+    """
+    checkpoints = [load_checkpoint(open_store(parse_uri(uri))) for uri in uris]
+    origin = load_checkpoint(open_store(parse_uri(base))) if base is not None else None
+    return [_inspect(checkpoint, origin, threads) for checkpoint in checkpoints]
+
+
+def _inspect(checkpoint: Checkpoint, base: Checkpoint | None, threads: int) -> Inspection:
+    groups: dict[str, Group] = {}
+    for row, name in enumerate(checkpoint.names):
+        group = groups.setdefault(group_name(name), Group(name=group_name(name)))
+        group.dtypes.add(checkpoint.dtypes[row].name)
+        group.tensors += 1
+        group.elements += prod(checkpoint.shapes[row])
+        group.nbytes += checkpoint.nbytes(row)
+    notes = _compare(checkpoint, base, groups, threads) if base is not None else []
+    return Inspection(uri=checkpoint.uri, files=len(checkpoint.files), groups=list(groups.values()), notes=notes)
+
+
+def _compare(checkpoint: Checkpoint, base: Checkpoint, groups: dict[str, Group], threads: int) -> list[str]:
+    comparer = _Comparer(checkpoint, base)
+    lock = threading.Lock()
+    skipped: list[str] = []
+
+    def compare(name: str) -> None:
+        changed = comparer.changed(name)
+        with lock:
+            if changed is None:
+                skipped.append(name)
+                return
+            group = groups[group_name(name)]
+            group.compared += prod(checkpoint.shapes[checkpoint.rows[name]])
+            group.changed += changed
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(compare, checkpoint.names))
+    comparer.close()
+    return [f"not comparable with the base: {', '.join(sorted(skipped)[:20])}"] if skipped else []
+
+
+class _Comparer:
+    """Counts changed elements, a step at a time, whatever a tensor's size."""
+
+    def __init__(self, checkpoint: Checkpoint, base: Checkpoint) -> None:
+        self._sides = (checkpoint, base)
+        self._readers: list[list[RangeReader]] = [
+            [open_store(parse_uri(side.uri)).open(file.key, file.version) for file in side.files]
+            for side in self._sides
+        ]
+
+    def close(self) -> None:
+        for readers in self._readers:
+            for reader in readers:
+                reader.check()
+                reader.close()
+
+    def changed(self, name: str) -> int | None:
+        """How many elements differ; None where the two cannot be compared."""
+        rows = [side.rows.get(name, -1) for side in self._sides]
+        if min(rows) < 0 or self._sides[0].shapes[rows[0]] != self._sides[1].shapes[rows[1]]:
+            return None
+        dtypes = [side.dtypes[row] for side, row in zip(self._sides, rows, strict=True)]
+        working = working_dtype(dtypes)
+        if working is None or working.kind == "opaque":
+            return None
+        elements, count, form = prod(self._sides[0].shapes[rows[0]]), 0, form_of(working)
+        for first in range(0, elements, _STEP):
+            size = min(_STEP, elements - first)
+            arrays = []
+            for index, (side, row, dtype) in enumerate(zip(self._sides, rows, dtypes, strict=True)):
+                reader = self._readers[index][int(side.file[row])]
+                scratch = memoryview(bytearray(size * dtype.itemsize))
+                raw = reader.read(int(side.offset[row]) + first * dtype.itemsize, scratch)
+                bits = np.frombuffer(raw, dtype.storage)
+                if dtype != working:
+                    bits, narrow = np.empty(size, working.storage), bits
+                    convert(narrow, dtype.name, bits, working.name)
+                arrays.append(bits)
+            count += count_changed(arrays[0], arrays[1], form)
+        return count
+
+

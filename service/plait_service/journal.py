@@ -1,0 +1,130 @@
+"""The journal: which parts are finished, kept beside the output, so that nothing is done twice.
+
+Each driver puts create-only objects ``.plait/journal-EPOCH-DRIVER-N.json`` every few seconds, after it
+has made the data durable. A part counts as finished if the journal and the store's own list of
+parts agree. Statistics and whole-file checksums are made of these records, never by reading back.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from plait.errors import UploadGone
+from plait_workers.job import Unit
+from plait_workers.storage.base import ObjectStore, Upload
+from plait_workers.unit import PartRecord
+
+PREFIX: Final = ".plait/journal-"
+_LIMIT: Final = 1 << 30
+
+
+def encode_record(record: PartRecord) -> list[Any]:
+    """A record as a JSON array."""
+    return [
+        record.unit.shard,
+        record.unit.number,
+        record.upload,
+        record.size,
+        record.etag,
+        f"{record.crc64nvme:016x}",
+        record.sha256,
+        {str(tensor): counters for tensor, counters in record.counters.items()},
+    ]
+
+
+def decode_record(data: Sequence[Any]) -> PartRecord:
+    """The inverse of :func:`encode_record`."""
+    shard, number, upload, size, etag, crc, sha256, counters = data
+    return PartRecord(
+        unit=Unit(shard=shard, number=number),
+        upload=upload,
+        size=size,
+        etag=etag,
+        crc64nvme=int(crc, 16),
+        sha256=sha256,
+        counters={int(tensor): values for tensor, values in counters.items()},
+    )
+
+
+class Journal:
+    """Collects records from many threads. A flush that waits for a disk keeps no other from ending."""
+
+    def __init__(self, store: ObjectStore, *, epoch: int, driver: str) -> None:
+        self._store = store
+        self._name = f"{PREFIX}{epoch:06d}-{driver}"
+        self._number = 0
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._pending: list[PartRecord] = []
+
+    def add(self, record: PartRecord) -> None:
+        """Note a finished part; it is on record after the next flush."""
+        with self._lock:
+            self._pending.append(record)
+
+    def flush(self, uploads: Sequence[Upload], *, durable: bool = True) -> None:
+        """Put what was added on record, data first.
+
+        Args:
+            uploads: of each shard.
+            durable: sync the data before; without it, records outlive this process but not the machine.
+        """
+        with self._lock:
+            taken = list(self._pending)
+        if not taken:
+            return
+        if durable:
+            for shard in sorted({record.unit.shard for record in taken}):
+                self._store.flush(uploads[shard])
+        with self._writing:  # one object at a time, and no record in two of them
+            with self._lock:
+                still = {id(record) for record in self._pending}
+            fresh = [record for record in taken if id(record) in still]
+            if not fresh:
+                return
+            data = json.dumps([encode_record(record) for record in fresh], separators=(",", ":"))
+            self._store.put(f"{self._name}-{self._number:06d}.json", data.encode(), if_absent=True)
+            self._number += 1
+            written = {id(record) for record in fresh}
+            with self._lock:
+                self._pending = [record for record in self._pending if id(record) not in written]
+
+
+def read_journals(store: ObjectStore, epoch: int) -> list[PartRecord]:
+    """All records of an epoch, of all drivers. An object that cannot be read holds no records."""
+    records = []
+    for info in store.list(f"{PREFIX}{epoch:06d}-"):
+        data = store.get(info.key, limit=_LIMIT)
+        try:
+            records += [decode_record(item) for item in json.loads(data or b"[]")]
+        except (ValueError, TypeError):
+            continue
+    return records
+
+
+def finished_parts(
+    store: ObjectStore, records: Iterable[PartRecord], uploads: Sequence[Upload]
+) -> dict[Unit, PartRecord]:
+    """Records that the store's own lists of parts confirm.
+
+    A shard whose upload is gone was completed by a driver that had all its records on file; whether
+    it is the right one is looked at when the result is published.
+    """
+    confirmed: list[dict[int, tuple[int, str]] | None] = []
+    for upload in uploads:
+        try:
+            confirmed.append({part.number: (part.size, part.etag) for part in store.list_parts(upload)})
+        except UploadGone:
+            confirmed.append(None)
+    finished = {}
+    for record in records:
+        unit = record.unit
+        if unit.shard >= len(uploads) or record.upload != uploads[unit.shard].id:
+            continue
+        parts = confirmed[unit.shard]
+        if parts is None or parts.get(unit.number) == (record.size, record.etag):
+            finished[unit] = record
+    return finished

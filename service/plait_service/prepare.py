@@ -1,0 +1,122 @@
+"""From a spec to a plan: expand globs, read headers, and report everything that is wrong at once."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from plait.errors import PlaitError, PlanRejected, SourceMissing, SpecInvalid
+from plait.spec import MergeSpec, Source
+from plait.spec_clashes import clashes
+from plait.uri import Uri, parse_uri
+from plait_service.plan import Plan, make_plan
+from plait_workers.checkpoint.model import Checkpoint, load_checkpoint, natural_key
+from plait_workers.methods import METHODS
+from plait_workers.storage.base import ObjectStore
+from plait_workers.storage.registry import open_store
+
+_SOURCE_THREADS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A plan and the stores that it speaks of, in the job's order."""
+
+    plan: Plan
+    stores: tuple[ObjectStore, ...]
+    copies: ObjectStore
+    output: ObjectStore
+
+
+def prepare(spec: MergeSpec) -> Prepared:
+    """Resolve, read headers, plan. Cost: the headers of every source, read concurrently.
+
+    Raises:
+        PlanRejected: with every problem of the spec's models, their files and their tensors.
+    """
+    resolved = expand(spec)
+    sources = [source for source in resolved.models if isinstance(source, Source)]
+    named = [source.location for source in sources]
+    if resolved.base is not None:
+        named.append(parse_uri(resolved.base))
+    copied = _copied(resolved, named)
+    try:
+        stores = [open_store(uri) for uri in named]
+        output = open_store(parse_uri(resolved.output))
+    except PlaitError as error:
+        raise PlanRejected([error]) from error
+    checkpoints = _load_all(stores)
+    plan = make_plan(
+        spec=resolved,
+        method=METHODS[resolved.method.name].model_validate(resolved.method.model_dump()),
+        weights=[source.weight for source in sources],
+        models=checkpoints[: len(sources)],
+        base=checkpoints[len(sources)] if resolved.base is not None else None,
+        copy_from=checkpoints[copied],
+    )
+    return Prepared(plan=plan, stores=tuple(stores), copies=stores[copied], output=output)
+
+
+def expand(spec: MergeSpec) -> MergeSpec:
+    """The spec with canonical URIs and every glob replaced by what it finds, naturally sorted.
+
+    Raises:
+        PlanRejected: a glob finds nothing, or a model is named twice.
+    """
+    problems: list[PlaitError] = []
+    models: list[Source] = []
+    canonical = spec.canonical()
+    for entry in canonical.models:
+        if isinstance(entry, Source):
+            models.append(entry)
+            continue
+        found = _folders(entry.location)
+        if not found:
+            problems.append(SourceMissing("a glob finds no folder", where=entry.glob))
+        models += [Source(uri=uri, weight=entry.weight) for uri in found]
+    if problems:
+        raise PlanRejected(problems)
+    data = canonical.model_dump(exclude_none=True)
+    clashing = clashes({**data, "models": [model.model_dump() for model in models]})
+    if clashing:
+        raise PlanRejected([SpecInvalid(str(finding)) for finding in clashing])
+    return canonical.model_copy(update={"models": tuple(models)})
+
+
+def _folders(pattern: Uri) -> list[str]:
+    if not pattern.is_local:
+        raise PlanRejected([SpecInvalid("globs of this kind of URI are not expanded", where=str(pattern))])
+    found = [path for path in glob.glob(str(pattern.local_path)) if Path(path).is_dir()]
+    return sorted((str(parse_uri(path)) for path in found), key=natural_key)
+
+
+def _copied(spec: MergeSpec, named: Sequence[Uri]) -> int:
+    """Which source the small files come from."""
+    if spec.copy_from is None:
+        return 0
+    wanted = parse_uri(spec.copy_from)
+    if wanted not in named:
+        raise PlanRejected(
+            [SpecInvalid("copy_from: names no model of this merge", expected="a sub-model or the base", found=spec.copy_from)]
+        )
+    return named.index(wanted)
+
+
+def _load_all(stores: Sequence[ObjectStore]) -> list[Checkpoint]:
+    """Headers of all sources at once; all that is wrong with any of them is reported together."""
+
+    def load(store: ObjectStore) -> Checkpoint | PlaitError:
+        try:
+            return load_checkpoint(store)
+        except PlaitError as error:
+            return error
+
+    with ThreadPoolExecutor(_SOURCE_THREADS) as pool:
+        results = list(pool.map(load, stores))
+    problems = [result for result in results if isinstance(result, PlaitError)]
+    if problems:
+        raise PlanRejected(problems)
+    return [result for result in results if isinstance(result, Checkpoint)]

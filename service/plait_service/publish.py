@@ -1,0 +1,133 @@
+"""The end of a merge: shards, small files, index, config.json, and last the manifest.
+
+Readers that know nothing of Plait need config.json or the index to see a model; a reader that waits for
+``plait.json`` never sees half of one. Before the manifest is written every object is looked at. A step
+whose answer is lost is looked up, not repeated blindly: the same fingerprint, size and checksum is
+success; anything else is ``commit-unknown``, and then nothing is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from awscrt.checksums import combine_crc64nvme
+
+from plait.errors import CommitUnknown, UploadGone
+from plait_service.claim import FINGERPRINT, MANIFEST, Claim, check_claim, published_fingerprint
+from plait_workers.checkpoint.model import CONFIG, INDEX
+from plait_workers.job import Job, Unit
+from plait_workers.storage.base import ObjectInfo, ObjectStore, PartInfo, Upload
+from plait_workers.unit import PartRecord
+
+Step = Callable[[str], None]
+"""Told the name of each step before it is done; tests kill the driver there."""
+
+
+def shard_crc(records: Sequence[PartRecord]) -> int:
+    """The CRC64NVME of a whole shard, joined from its parts' in order."""
+    crc = 0
+    for record in records:
+        crc = combine_crc64nvme(crc, record.crc64nvme, record.size)
+    return crc
+
+
+def publish(
+    *,
+    store: ObjectStore,
+    job: Job,
+    claim: Claim,
+    uploads: Sequence[Upload],
+    records: Mapping[Unit, PartRecord],
+    files: Mapping[str, bytes],
+    manifest: bytes,
+    step: Step,
+) -> None:
+    """Make the result appear, in order; idempotent, and safe beside other drivers of the same merge.
+
+    Args:
+        files: small files by name, the index and config.json among them.
+        manifest: the bytes of plait.json.
+
+    Raises:
+        OutputClaimed: another merge took over.
+        CommitUnknown: an object is neither ours nor absent.
+    """
+    check_claim(store, claim)
+    for index, shard in enumerate(job.shards):
+        step(f"complete {shard.key}")
+        parts = [records[Unit(shard=index, number=number)] for number in range(1, shard.num_parts + 1)]
+        _complete(store, claim, uploads[index], parts)
+    last = [key for key in (INDEX, CONFIG) if key in files]
+    for key in [*(key for key in sorted(files) if key not in last), *last]:
+        step(f"put {key}")
+        _put(store, claim, key, files[key])
+    step("look")
+    check_claim(store, claim)
+    _look(store, claim, {shard.key: shard.size for shard in job.shards}, files)
+    step(f"put {MANIFEST}")
+    if store.put(MANIFEST, manifest, if_absent=True, metadata={FINGERPRINT: claim.fingerprint}):
+        return
+    if published_fingerprint(store) != claim.fingerprint:
+        raise CommitUnknown("another result was published meanwhile", where=f"{store.uri}/{MANIFEST}")
+
+
+def _complete(store: ObjectStore, claim: Claim, upload: Upload, records: Sequence[PartRecord]) -> None:
+    crc = f"{shard_crc(records):016x}"
+    try:
+        listed = {part.number: part for part in store.list_parts(upload)}
+        parts: list[PartInfo] = []
+        for record in records:
+            part = listed.get(record.unit.number)
+            if part is None or part.size != record.size:
+                raise UploadGone("a finished part is gone", where=f"{store.uri}/{upload.key}")
+            parts.append(part)
+        store.complete(upload, parts, crc64nvme=crc)
+    except UploadGone:
+        info = store.head(upload.key)
+        if not _ours(info, claim, upload.size) or (info and info.crc64nvme not in (crc, None)):
+            check_claim(store, claim)
+            raise CommitUnknown(
+                "a shard is neither in the making nor the one that was made",
+                where=f"{store.uri}/{upload.key}",
+                expected=f"{upload.size} bytes, fingerprint {claim.fingerprint[:12]}",
+                found=_describe(info),
+                hint="Nothing was deleted. Run the merge again with --overwrite to start anew",
+            ) from None
+
+
+def _put(store: ObjectStore, claim: Claim, key: str, data: bytes) -> None:
+    if store.put(key, data, if_absent=True, metadata={FINGERPRINT: claim.fingerprint}):
+        return
+    info = store.head(key)
+    if not _ours(info, claim, len(data)):
+        check_claim(store, claim)
+        raise CommitUnknown(
+            "a file of somebody else lies where ours would go",
+            where=f"{store.uri}/{key}",
+            found=_describe(info),
+            hint="Nothing was deleted. Run the merge again with --overwrite to replace it",
+        )
+
+
+def _look(
+    store: ObjectStore, claim: Claim, shards: Mapping[str, int], files: Mapping[str, bytes]
+) -> None:
+    for key, size in {**shards, **{key: len(data) for key, data in files.items()}}.items():
+        info = store.head(key)
+        if not _ours(info, claim, size):
+            raise CommitUnknown(
+                "an object of the result changed before it was published",
+                where=f"{store.uri}/{key}",
+                expected=f"{size} bytes, fingerprint {claim.fingerprint[:12]}",
+                found=_describe(info),
+            )
+
+
+def _ours(info: ObjectInfo | None, claim: Claim, size: int) -> bool:
+    return info is not None and info.size == size and info.metadata.get(FINGERPRINT) == claim.fingerprint
+
+
+def _describe(info: ObjectInfo | None) -> str:
+    if info is None:
+        return "nothing"
+    return f"{info.size} bytes, fingerprint {info.metadata.get(FINGERPRINT, 'none')[:12]}"

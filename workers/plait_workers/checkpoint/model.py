@@ -1,0 +1,247 @@
+"""A model folder as columns: which tensors it has and where their bytes lie."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from plait.errors import CheckpointMalformed, CheckpointUnsupported, PlaitError, SourceMissing
+from plait_workers.checkpoint.dtypes import Dtype
+from plait_workers.checkpoint.header import Header, parse_header, parse_prefix
+from plait_workers.job import SourceFile
+from plait_workers.storage.base import ObjectInfo, ObjectStore
+
+SINGLE: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+CONFIG: Final = "config.json"
+MAX_JSON: Final = 128 << 20
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_HEADER_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Checkpoint:
+    """The tensors of one model, in the order in which its files hold them.
+
+    A format becomes one of these; the rest of Plait does not know of formats. (A format that keeps a
+    tensor in several pieces will give several files and offsets a tensor; safetensors gives one.)
+
+    Args:
+        uri: the folder.
+        files: its tensor files, pinned.
+        names, dtypes, shapes: of each tensor.
+        file: (tensors,) index into ``files``.
+        offset: (tensors,) where the tensor's bytes begin in that file.
+        config: config.json, or None if there is none.
+        others: what else lies in the folder, for the small files of the result.
+    """
+
+    uri: str
+    files: tuple[SourceFile, ...]
+    names: list[str]
+    dtypes: list[Dtype]
+    shapes: list[tuple[int, ...]]
+    file: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    config: dict[str, Any] | None
+    others: tuple[ObjectInfo, ...]
+    rows: dict[str, int]
+
+    def nbytes(self, row: int) -> int:
+        """Bytes of a tensor."""
+        return self.dtypes[row].nbytes(prod(self.shapes[row]))
+
+
+def load_checkpoint(store: ObjectStore) -> Checkpoint:
+    """Read a model folder's headers; no tensor byte is read.
+
+    ``model.safetensors`` is taken if it is there, else the index and its shards, all headers at once.
+
+    Args:
+        store: rooted at the folder.
+
+    Raises:
+        SourceMissing: no such folder, no model in it, or a shard is missing.
+        CheckpointUnsupported: it holds pickles, or an adapter.
+        CheckpointMalformed: a file breaks its format, or the index and the shards disagree.
+    """
+    listing = {info.key: info for info in store.list() if "/" not in info.key}
+    if SINGLE in listing:
+        weight_map, keys = None, [SINGLE]
+    elif INDEX in listing:
+        weight_map = _weight_map(store)
+        keys = sorted(set(weight_map.values()), key=natural_key)
+        missing = [key for key in keys if key not in listing]
+        if missing:
+            raise SourceMissing(
+                "the index names files that are not there",
+                where=f"{store.uri}/{INDEX}",
+                found=", ".join(missing),
+            )
+    else:
+        raise _no_model(store, listing)
+    with ThreadPoolExecutor(min(_HEADER_THREADS, len(keys))) as pool:
+        headers = list(pool.map(lambda key: _read_header(store, listing[key]), keys))
+    if weight_map is not None:
+        _compare_index(store, weight_map, dict(zip(keys, (header for header, _ in headers), strict=True)))
+    others = tuple(info for key, info in sorted(listing.items()) if key not in (SINGLE, INDEX, *keys))
+    return _columns(store, [listing[key] for key in keys], headers, others)
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sorts ``order-2`` before ``order-10``: digits by their number, the rest by its letters."""
+    return [
+        (0, int(part), part) if part.isdigit() and part.isascii() else (1, 0, part)
+        for part in re.split(r"([0-9]+)", text)
+        if part
+    ]
+
+
+def _columns(
+    store: ObjectStore,
+    infos: Sequence[ObjectInfo],
+    headers: Sequence[tuple[Header, int]],
+    others: tuple[ObjectInfo, ...],
+) -> Checkpoint:
+    names: list[str] = []
+    dtypes: list[Dtype] = []
+    shapes: list[tuple[int, ...]] = []
+    for header, _ in headers:
+        names += header.names
+        dtypes += header.dtypes
+        shapes += header.shapes
+    rows = {name: row for row, name in enumerate(names)}
+    if len(rows) != len(names):
+        twice = next(name for row, name in enumerate(names) if rows[name] != row)
+        raise CheckpointMalformed("two files hold a tensor of one name", where=f"{store.uri}: {twice}")
+    counts = [len(header) for header, _ in headers]
+    return Checkpoint(
+        uri=store.uri,
+        files=tuple(SourceFile(key=info.key, version=info.version, size=info.size) for info in infos),
+        names=names,
+        dtypes=dtypes,
+        shapes=shapes,
+        file=np.repeat(np.arange(len(infos), dtype=np.int32), counts),
+        offset=np.concatenate([header.begin + data for header, data in headers]).astype(np.int64),
+        config=_config(store),
+        others=others,
+        rows=rows,
+    )
+
+
+def _read_header(store: ObjectStore, info: ObjectInfo) -> tuple[Header, int]:
+    """A file's header and where its data begins."""
+    where = f"{store.uri}/{info.key}"
+    reader = store.open(info.key, info.version)
+    try:
+        prefix = bytes(reader.read(0, memoryview(bytearray(min(8, info.size)))))
+        length = parse_prefix(prefix, file_size=info.size, where=where)
+        raw = bytes(reader.read(8, memoryview(bytearray(length))))
+        reader.check()
+    finally:
+        reader.close()
+    return parse_header(raw, data_bytes=info.size - 8 - length, where=where), 8 + length
+
+
+def read_json(store: ObjectStore, key: str) -> Any:
+    """A JSON file of a model, or None if there is none. Duplicate keys are refused.
+
+    Raises:
+        CheckpointMalformed: it is not JSON.
+    """
+    data = store.get(key, limit=MAX_JSON)
+    if data is None:
+        return None
+    where = f"{store.uri}/{key}"
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointMalformed("not a JSON file", where=where, found=str(error)[:200]) from error
+
+
+def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice")
+        found[key] = value
+    return found
+
+
+def _config(store: ObjectStore) -> dict[str, Any] | None:
+    config = read_json(store, CONFIG)
+    if config is not None and not isinstance(config, dict):
+        raise CheckpointMalformed("not a JSON object", where=f"{store.uri}/{CONFIG}")
+    return config
+
+
+def _weight_map(store: ObjectStore) -> dict[str, str]:
+    """The index's tensor names and files; files lie in the model's own folder, under plain names."""
+    where = f"{store.uri}/{INDEX}"
+    index = read_json(store, INDEX)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointMalformed(
+            "the index has no weight_map", where=where, expected="an object of names to files"
+        )
+    for name, key in weight_map.items():
+        if not isinstance(key, str) or not is_plain_name(key) or not key.endswith(".safetensors"):
+            raise CheckpointMalformed(
+                f"tensor {name!r} lies in no file of this folder",
+                where=where,
+                expected="a plain file name that ends in .safetensors",
+                found=repr(key),
+                hint="Pickled shards are not read: load the model and save_pretrained it with safetensors"
+                if isinstance(key, str) and key.endswith(_PICKLES)
+                else None,
+            )
+    return weight_map
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a file name stays in its folder: no separators, no ``..``, no drive, nothing unprintable."""
+    return name not in ("", ".", "..") and name.isprintable() and not any(c in name for c in "/\\:\0")
+
+
+def _compare_index(store: ObjectStore, weight_map: dict[str, str], headers: dict[str, Header]) -> None:
+    held = {name: key for key, header in headers.items() for name in header.names}
+    wrong = [name for name in weight_map if held.get(name) != weight_map[name]]
+    extra = [name for name in held if name not in weight_map]
+    for names, what in (
+        (wrong, "the index names tensors that their files lack"),
+        (extra, "files hold tensors that the index lacks"),
+    ):
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise CheckpointMalformed(what, where=f"{store.uri}/{INDEX}", found=shown)
+
+
+def _no_model(store: ObjectStore, listing: dict[str, ObjectInfo]) -> PlaitError:
+    pickles = [
+        key
+        for key in listing
+        if key.endswith(_PICKLES) and not key.startswith(("training_args", "optimizer"))
+    ]
+    if "adapter_model.safetensors" in listing:
+        return CheckpointUnsupported(
+            "a PEFT adapter is no whole model",
+            where=store.uri,
+            hint="Merge it into its base with merge_and_unload first",
+        )
+    if pickles:
+        return CheckpointUnsupported(
+            "a model in pickle files is not read, as unpickling runs code",
+            where=f"{store.uri}/{pickles[0]}",
+            expected=SINGLE,
+            hint="Convert it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW) writes safetensors",
+        )
+    found = "an empty or missing folder" if not listing else ", ".join(sorted(listing)[:5])
+    return SourceMissing("no model here", where=store.uri, expected=f"{SINGLE} or {INDEX}", found=found)

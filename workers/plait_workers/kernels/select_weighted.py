@@ -1,0 +1,124 @@
+"""Parameter selection with resampling where the sub-models' weights differ.
+
+The same tiles as :mod:`plait_workers.kernels.select`, with sums of integer weights (S = 2**24) in
+the place of counts: M has too many values for a table, so the threshold's n multiplications are
+done for each element.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plait_workers.kernels.compiled import AnyArray, I64Array, U8Array, U32Array, U64Array, compiled
+from plait_workers.kernels.philox import draw
+from plait_workers.kernels.select import TILE, _changed, _is_nan, _largest, _non_finite, _tile
+
+_8 = np.uint64(8)
+_32 = np.uint64(32)
+_U8 = np.uint8
+_U32 = np.uint32
+_TOTAL = np.uint64(1 << 24)
+_NOBODY = np.uint32(0xFFFFFFFF)
+
+
+@compiled
+def _mark(x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: int, weight: int, sign_free: int) -> None:
+    for j in range(n):
+        c = _U8(_changed(x[j], b[j], sign_free))
+        mark[j] = c
+        m[j] = _U32(m[j] + (weight if c else _U32(0)))
+
+
+@compiled
+def _mark_nan(
+    x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: int, weight: int, form: AnyArray
+) -> None:
+    flip, digits, sign_free, nan_from = form[0], form[1], form[2], form[4]
+    for j in range(n):
+        c = _U8(_changed(x[j], b[j], sign_free) | _is_nan(x[j], flip, digits, nan_from))
+        mark[j] = c
+        m[j] = _U32(m[j] + (weight if c else _U32(0)))
+
+
+@compiled
+def _target(u: U32Array, v: U32Array, m: U32Array, n: int, resample: int, target: U32Array) -> None:
+    """The point on the running sum of changed weights that is taken, or nobody's."""
+    for j in range(n):
+        total = np.uint64(m[j])
+        # M = 0 gives q = 2**32: then nobody is marked, and the target does not matter.
+        q = (_TOTAL - total) << _8
+        threshold = q
+        for _ in range(resample):
+            threshold = (threshold * q) >> _32
+        if resample < 0:
+            threshold = np.uint64(0)
+        t = _U32((np.uint64(u[j]) * total) >> _32)
+        target[j] = _NOBODY if np.uint64(v[j]) < threshold else t
+
+
+@compiled
+def _pick_marked(
+    x: AnyArray, mark: U8Array, target: U32Array, running: U32Array, out: AnyArray, n: int, weight: int
+) -> int:
+    taken = _U32(0)
+    for j in range(n):
+        before = running[j]
+        after = _U32(before + (weight if mark[j] else _U32(0)))
+        hit = (target[j] >= before) & (target[j] < after)
+        out[j] = x[j] if hit else out[j]
+        running[j] = after
+        taken = _U32(taken + _U32(hit))
+    return taken
+
+
+@compiled
+def select_weighted(
+    pointers: U64Array,
+    base: AnyArray,
+    out: AnyArray,
+    first: int,
+    k0: int,
+    k1: int,
+    weights: U32Array,
+    resample: int,
+    form: AnyArray,
+    stats: I64Array,
+) -> None:
+    """Select with resampling (n >= 1), weights not all equal.
+
+    Args:
+        weights: (K,) integer weights W_i, with sum 2**24.
+        resample: n, or -1 for unlimited.
+
+    The others are those of :func:`plait_workers.kernels.select.select_equal`.
+    """
+    num = len(pointers)
+    u, v = np.empty(TILE + 8, np.uint32), np.empty(TILE + 8, np.uint32)
+    m, target = np.empty(TILE, np.uint32), np.empty(TILE, np.uint32)
+    marks = np.empty((num, TILE), np.uint8)
+    flip, digits, sign_free, inf_from = form[0], form[1], form[2], form[3]
+    for start in range(0, len(out), TILE):
+        n = min(TILE, len(out) - start)
+        b, o = base[start : start + n], out[start : start + n]
+        stats[2 * num + 1] += _non_finite(b, n, flip, digits, inf_from)
+        for j in range(n):
+            m[j] = 0
+            o[j] = b[j]
+        for i in range(num):
+            x = _tile(pointers, i, start, n, out)
+            if _largest(x, n, flip, digits) < inf_from:
+                _mark(x, b, marks[i], m, n, weights[i], sign_free)
+            else:
+                stats[num + 1 + i] += _non_finite(x, n, flip, digits, inf_from)
+                _mark_nan(x, b, marks[i], m, n, weights[i], form)
+        index = np.uint64(first) + np.uint64(start)
+        odd = np.int64(index & np.uint64(1))
+        draw(np.uint64(k0), np.uint64(k1), index >> np.uint64(1), (n + odd + 3) // 4 * 2, u, v)
+        _target(u[odd:], v[odd:], m, n, resample, target)
+        for j in range(n):
+            m[j] = 0
+        before = stats[:num].sum()
+        for i in range(num):
+            x = _tile(pointers, i, start, n, out)
+            stats[i] += _pick_marked(x, marks[i], target, m, o, n, weights[i])
+        stats[num] += n - (stats[:num].sum() - before)

@@ -1,0 +1,79 @@
+"""``average``: the weighted mean of the sub-models (Eq. 1), exact to the bit.
+
+Source: arXiv 2410.03743, Eq. 1. Accumulated in float32 (float64 if an input is F64) in the order of
+the spec's ``models``, rounded once to the output's dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from plait.errors import PlaitError, SpecInvalid
+from plait_workers.checkpoint.dtypes import Dtype
+from plait_workers.kernels.average import average_f32, average_f64
+from plait_workers.kernels.compiled import addresses
+from plait_workers.kernels.encode import CODES, F8, NARROW, table_of
+from plait_workers.methods.base import Bits, Counters, Merger, Method, TensorContext
+
+
+class Average(Method):
+    """Options of ``average``: with ``normalize`` the weights are divided by their sum."""
+
+    name: Literal["average"] = "average"
+    normalize: bool = True
+
+    @property
+    def needs_base(self) -> bool:
+        """The base is never read."""
+        return False
+
+    def can_merge(self, dtype: Dtype) -> bool:
+        """Floats. The mean of integers, and of powers of two, is none."""
+        return dtype.name in CODES or dtype.name in NARROW
+
+    def check_weights(self, weights: Sequence[float]) -> list[PlaitError]:
+        """Finite, and with a sum to divide by."""
+        if not all(math.isfinite(weight) for weight in weights):
+            return [SpecInvalid("models: weights must be finite", found=f"weights {list(weights)[:8]}")]
+        if sum(weights) == 0:
+            return [SpecInvalid("models: the weights' sum must not be 0", found=f"weights {list(weights)[:8]}")]
+        return []
+
+    def describe(self, weights: Sequence[float]) -> str:
+        """The factors as they are applied."""
+        factors = self.factors(weights)
+        same = len(set(factors)) == 1
+        law = f"w = {factors[0]:.9g} each" if same else "w = " + ", ".join(f"{w:.9g}" for w in factors)
+        return f"average, {law}"
+
+    def factors(self, weights: Sequence[float]) -> list[float]:
+        """w_i, in double precision; their sum is rounded once, so it depends on no order."""
+        total = math.fsum(weights)
+        return [weight / total for weight in weights] if self.normalize else list(weights)
+
+    def merger(self, context: TensorContext) -> Merger:
+        """Bound to a tensor: formats and factors."""
+        return _AverageMerger(self, context)
+
+
+class _AverageMerger:
+    def __init__(self, method: Average, context: TensorContext) -> None:
+        names = [dtype.name for dtype in context.inputs]
+        self._codes = np.array([CODES.get(name, F8) for name in names], np.int64)
+        self._weights = np.array(method.factors(context.weights), np.float64)
+        self._table = table_of(names[0])
+        self._out_code = CODES.get(context.output.name, F8)
+        self._target = np.array(NARROW.get(context.output.name, (0,) * 6), np.int64)
+        self._kernel = average_f64 if "F64" in names else average_f32
+
+    def merge(
+        self, inputs: Sequence[Bits], base: Bits | None, out: Bits, first: int, counters: Counters
+    ) -> None:
+        pointers = addresses(list(inputs))
+        self._kernel(
+            pointers, self._codes, self._weights, self._table, out, self._out_code, self._target, counters
+        )

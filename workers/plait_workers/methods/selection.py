@@ -1,0 +1,156 @@
+"""``select``: every element is taken from one sub-model, drawn at random (Eq. 2, Eq. 3).
+
+Source: "Mitigating Training Imbalance in LLM Fine-Tuning via Selective Parameter Merging",
+arXiv 2410.03743. With ``resample: n`` an element whose drawn sub-model left the base's value
+unchanged is drawn again, n times at most; the kernel applies the exact law of that loop in one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated, Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from plait.errors import PlaitError, SpecInvalid
+from plait_workers.checkpoint.dtypes import Dtype
+from plait_workers.kernels.compiled import addresses
+from plait_workers.kernels.encode import convert
+from plait_workers.kernels.forms import form_of
+from plait_workers.kernels.philox import tensor_key
+from plait_workers.kernels.select import select_blind, select_equal
+from plait_workers.kernels.select_weighted import select_weighted
+from plait_workers.methods.base import Bits, Counters, Merger, Method, TensorContext
+
+TOTAL: Final = 1 << 24
+MAX_MODELS: Final = 4096
+MAX_RESAMPLE: Final = 64
+
+
+def integer_weights(weights: Sequence[float]) -> list[int]:
+    """Weights as integers W_i; p_i = W_i / sum(W).
+
+    All equal: 1 each. Else the sum is 2**24: floors of p_i * 2**24, then one more for the largest
+    remainders (ties: the lower index), in exact rational arithmetic on the given doubles.
+
+    Raises:
+        ValueError: a weight is negative or not finite, all are 0, or a positive one would become 0.
+    """
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError("weights must be finite and not negative")
+    if not any(weights):
+        raise ValueError("at least one weight must be positive")
+    if len(set(weights)) == 1:
+        return [1] * len(weights)
+    exact = [Fraction(weight) for weight in weights]
+    shares = [weight * TOTAL / sum(exact) for weight in exact]
+    floors = [math.floor(share) for share in shares]
+    missing = TOTAL - sum(floors)
+    by_remainder = sorted(range(len(shares)), key=lambda i: (floors[i] - shares[i], i))
+    for i in by_remainder[:missing]:
+        floors[i] += 1
+    if any(floor == 0 and weight > 0 for floor, weight in zip(floors, weights, strict=True)):
+        raise ValueError("a positive weight is below 2**-24 of the sum and would never be drawn")
+    return floors
+
+
+def keep_thresholds(num_models: int, resample: int) -> list[int]:
+    """T by the number M of changed sub-models, M = 0 .. K, for equal weights: the base stays if v < T.
+
+    ``resample`` is n, or -1 for unlimited.
+    """
+    thresholds = [0]
+    for changed in range(1, num_models + 1):
+        q = ((num_models - changed) << 32) // num_models
+        threshold = q
+        for _ in range(resample):
+            threshold = (threshold * q) >> 32
+        thresholds.append(0 if resample < 0 else threshold)
+    return thresholds
+
+
+class Select(Method):
+    """Options of ``select``: ``resample`` is n of Eq. 3, or "unlimited"."""
+
+    name: Literal["select"] = "select"
+    resample: Annotated[int, Field(ge=0, le=MAX_RESAMPLE)] | Literal["unlimited"] = 1
+
+    @property
+    def needs_base(self) -> bool:
+        """n = 0 never looks at the base."""
+        return self.resample != 0
+
+    def can_merge(self, dtype: Dtype) -> bool:
+        """A selection is an exact copy: all but sub-byte and complex dtypes."""
+        return dtype.kind != "opaque"
+
+    def check_weights(self, weights: Sequence[float]) -> list[PlaitError]:
+        """The rules of :func:`integer_weights`."""
+        try:
+            integer_weights(weights)
+        except ValueError as error:
+            return [SpecInvalid(f"models: {error}", found=f"weights {list(weights)[:8]}")]
+        return []
+
+    def describe(self, weights: Sequence[float]) -> str:
+        """n and the exact probabilities."""
+        integers = integer_weights(weights)
+        if len(set(integers)) == 1:
+            law = f"p = 1/{len(integers)} each"
+        else:
+            law = "p = " + ", ".join(f"{integer}/{TOTAL}" for integer in integers)
+        return f"select, resample {self.resample}, {law}"
+
+    def merger(self, context: TensorContext) -> Merger:
+        """Bound to a tensor: its key, thresholds, and conversions to the working dtype."""
+        return _SelectMerger(self, context)
+
+
+class _SelectMerger:
+    def __init__(self, method: Select, context: TensorContext) -> None:
+        self._context = context
+        self._blind = method.resample == 0 or context.base is None
+        self._resample = -1 if method.resample == "unlimited" else method.resample
+        self._key = tensor_key(context.seed, context.name)
+        self._form = form_of(context.working)
+        self._weights = integer_weights(context.weights)
+        self._equal = len(set(self._weights)) == 1 and self._weights[0] == 1
+        self._integers = np.array(self._weights, np.uint32)
+        self._upto = np.cumsum(self._integers, dtype=np.uint32)
+        self._keep = np.array(keep_thresholds(len(self._weights), max(-1, self._resample)), np.uint32)
+
+    def merge(
+        self, inputs: Sequence[Bits], base: Bits | None, out: Bits, first: int, counters: Counters
+    ) -> None:
+        context, (k0, k1) = self._context, self._key
+        arrays = [self._in_working(x, dtype.name) for x, dtype in zip(inputs, context.inputs, strict=True)]
+        pointers = addresses(arrays)
+        direct = context.output.name == context.working.name
+        target = out if direct else np.empty(len(out), context.working.storage)
+        if self._blind:
+            select_blind(
+                pointers, target, first, k0, k1, sum(self._weights), self._upto, self._form, counters
+            )
+        else:
+            assert base is not None
+            assert context.base is not None
+            common = self._in_working(base, context.base.name)
+            if self._equal:
+                select_equal(pointers, common, target, first, k0, k1, self._keep, self._form, counters)
+            else:
+                select_weighted(
+                    pointers, common, target, first, k0, k1, self._integers, self._resample, self._form, counters
+                )
+        if not direct:
+            convert(target, context.working.name, out, context.output.name)
+
+    def _in_working(self, bits: Bits, dtype: str) -> Bits:
+        if dtype == self._context.working.name:
+            return bits
+        converted = np.empty(len(bits), self._context.working.storage)
+        convert(bits, dtype, converted, self._context.working.name)
+        return converted
+

@@ -1,0 +1,180 @@
+"""Merges torch state dicts in memory, by the same methods and to the same bits as checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from plait.errors import PlanRejected, SpecInvalid, TensorMismatch
+from plait_workers.checkpoint.dtypes import DTYPES, Dtype
+from plait_workers.methods import METHODS
+from plait_workers.methods.base import Bits, Method, TensorContext
+from plait_workers.working import working_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+_TORCH_NAMES: Final = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "float8_e8m0fnu": "F8_E8M0",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_INT_OF_WIDTH: Final = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
+
+
+def merge_state_dicts(
+    models: Sequence[Mapping[str, torch.Tensor]],
+    base: Mapping[str, torch.Tensor] | None = None,
+    method: Method | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    *,
+    weights: Sequence[float] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Merge K state dicts into a new one; bit for bit what ``plait merge`` writes for the same tensors.
+
+    The inputs are not changed. The result is on the device of the first model's tensors; the merge
+    itself runs on the CPU, so that the bits do not depend on the device. Tensors that share memory
+    are merged one by one, each under its own name. Memory: the result, and on other devices a copy
+    of one tensor of each model at a time.
+
+    Args:
+        models: K state dicts with the same names and shapes.
+        base: the state dict that they were fine-tuned from, for methods that need it.
+        method: such as ``{"name": "select", "resample": 4}``, the default being ``select``.
+        seed: of all random draws, in [0, 2**64).
+        weights: (K,) as in a spec; equal if left out.
+
+    Raises:
+        PlanRejected: everything that is wrong with the arguments.
+    """
+    chosen = _method(method)
+    factors = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
+    _check(models, base, chosen, factors, seed)
+    return {name: _merge_tensor(name, models, base, chosen, factors, seed) for name in models[0]}
+
+
+def _method(method: Method | Mapping[str, Any] | None) -> Method:
+    if isinstance(method, Method):
+        return method
+    options = dict(method or {"name": "select"})
+    name = options.get("name")
+    if name not in METHODS:
+        problem = SpecInvalid("method.name", expected=f"one of {', '.join(METHODS)}", found=repr(name))
+        raise PlanRejected([problem])
+    try:
+        return METHODS[name].model_validate(options)
+    except ValueError as error:
+        raise PlanRejected([SpecInvalid("method", found=str(error))]) from error
+
+
+def _check(
+    models: Sequence[Mapping[str, torch.Tensor]],
+    base: Mapping[str, torch.Tensor] | None,
+    method: Method,
+    weights: Sequence[float],
+    seed: int,
+) -> None:
+    problems: list[Any] = []
+    if not models or len(weights) != len(models):
+        found = f"{len(models)} models, {len(weights)} weights"
+        raise PlanRejected([SpecInvalid("models", expected="one weight a model, at least one", found=found)])
+    if not 0 <= seed < 2**64:
+        problems.append(SpecInvalid("seed", expected="an integer in [0, 2**64)", found=str(seed)))
+    if method.needs_base and base is None:
+        problems.append(SpecInvalid("base: missing", expected=f"a state dict, for method {method.name}"))
+    problems += method.check_weights(weights)
+    for index, model in enumerate(models):
+        if model.keys() != models[0].keys():
+            names = ", ".join(sorted(model.keys() ^ models[0].keys())[:20])
+            problems.append(TensorMismatch(f"model {index} has other tensors than model 0", found=names))
+    everyone = [*models, *([base] if base is not None else [])]
+    for name, tensor in models[0].items():
+        shapes = {tuple(model[name].shape) for model in everyone if name in model}
+        if len(shapes) > 1:
+            problems.append(TensorMismatch(f"{name}: shapes differ", found=str(sorted(shapes))))
+        if _TORCH_NAMES.get(str(tensor.dtype).removeprefix("torch.")) is None:
+            problems.append(TensorMismatch(f"{name}: a dtype that is not merged", found=str(tensor.dtype)))
+    if problems:
+        raise PlanRejected(problems)
+
+
+def _merge_tensor(
+    name: str,
+    models: Sequence[Mapping[str, torch.Tensor]],
+    base: Mapping[str, torch.Tensor] | None,
+    method: Method,
+    weights: Sequence[float],
+    seed: int,
+) -> torch.Tensor:
+    sources = [model[name] for model in models]
+    origin = base.get(name) if base is not None and method.needs_base else None
+    dtypes = [_dtype(source) for source in sources]
+    working = working_dtype(dtypes)
+    if working is None or not all(method.can_merge(dtype) for dtype in dtypes):
+        return _identical(name, [*sources, *([origin] if origin is not None else [])])
+    context = TensorContext(
+        name=name,
+        inputs=tuple(dtypes),
+        base=_dtype(origin) if origin is not None else None,
+        working=working,
+        output=working,
+        weights=tuple(weights),
+        seed=seed,
+    )
+    if context.base not in (None, working) and "float" != working.kind:
+        raise PlanRejected([TensorMismatch(f"{name}: the base's dtype differs", found=str(context.base))])
+    out = np.empty(sources[0].numel(), working.storage)
+    counters = np.zeros(2 * len(models) + 2, np.int64)
+    bits = [_bits(source) for source in sources]
+    method.merger(context).merge(bits, None if origin is None else _bits(origin), out, 0, counters)
+    return _tensor(out, working, sources)
+
+
+def _identical(name: str, sources: Sequence[torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    first = sources[0]
+    if not all(other.dtype == first.dtype and torch.equal(other.cpu(), first.cpu()) for other in sources[1:]):
+        problem = TensorMismatch(f"{name}: not merged by this method, and not the same everywhere")
+        raise PlanRejected([problem])
+    return first.clone()
+
+
+def _dtype(tensor: torch.Tensor) -> Dtype:
+    return DTYPES[_TORCH_NAMES[str(tensor.dtype).removeprefix("torch.")]]
+
+
+def _bits(tensor: torch.Tensor) -> Bits:
+    """A tensor's bit patterns, flat; no copy if it is contiguous and on the CPU."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    width = flat.element_size()
+    bits: Bits = flat.view(getattr(torch, _INT_OF_WIDTH[width])).numpy().view(f"u{width}")
+    return bits
+
+
+def _tensor(bits: Bits, dtype: Dtype, sources: Sequence[torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    name = next(torch_name for torch_name, ours in _TORCH_NAMES.items() if ours == dtype.name)
+    width = dtype.itemsize
+    signed = torch.from_numpy(bits.view("u1" if width == 1 else f"i{width}"))
+    return signed.view(getattr(torch, name)).reshape(sources[0].shape).to(sources[0].device)

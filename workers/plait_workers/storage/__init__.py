@@ -1,0 +1,1 @@
+"""Where bytes lie: one small protocol, ``ObjectStore``, and its stores."""

@@ -1,0 +1,161 @@
+"""The protocol that every store speaks: objects, pinned range reads, uploads in parts.
+
+The verbs are those of an S3 bucket, as it is the poorest of the stores that matter: an object appears
+whole or not at all, nothing is renamed, the only lock is "create if absent". A local folder implements
+the same verbs, so that there is one commit protocol.
+
+Keys are relative to the store's root and use ``/``. Every method may raise the errors of
+:mod:`plait.errors` below ``StoreError``, each with the object's URI; a library's own exceptions never
+pass this boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectInfo:
+    """What a store says of one object.
+
+    ``version`` changes whenever the bytes may have changed (ETag; inode, size and times locally).
+    ``modified`` is in seconds by the store's own clock. ``crc64nvme`` is the checksum that was given
+    on completion, if the store keeps one.
+    """
+
+    key: str
+    size: int
+    version: str
+    modified: float
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    crc64nvme: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upload:
+    """An object in the making: parts may be written by anybody who knows key and id."""
+
+    key: str
+    id: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartInfo:
+    """A part as the store has it."""
+
+    number: int
+    size: int
+    etag: str
+
+
+class RangeReader(Protocol):
+    """One object, pinned to one version."""
+
+    def read(self, offset: int, scratch: memoryview) -> memoryview:
+        """``len(scratch)`` bytes from ``offset``, all of the pinned version.
+
+        Either ``scratch``, filled, or a view of the store's own memory that is valid until the
+        next call; no byte is copied in the second case.
+
+        Raises:
+            SourceChanged: the object is not the pinned version any more.
+        """
+        ...
+
+    def check(self) -> None:
+        """Raise ``SourceChanged`` if anything read since the last check may be of another version."""
+        ...
+
+    def close(self) -> None:
+        """Release what the reader holds."""
+        ...
+
+
+class PartWriter(Protocol):
+    """Writes one part front to back, without a copy between the merge and the store."""
+
+    def reserve(self, size: int) -> memoryview:
+        """A writable place for the next ``size`` bytes; at most the step it was opened with."""
+        ...
+
+    def commit(self) -> None:
+        """The reserved bytes are final."""
+        ...
+
+    def finish(self, *, crc64nvme: int) -> PartInfo:
+        """The part is whole: hand it to the store."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """A folder of objects: a bucket's prefix, or a directory."""
+
+    @property
+    def uri(self) -> str:
+        """The root, without a trailing slash and without secrets."""
+        ...
+
+    def now(self) -> float:
+        """The store's own clock, in seconds: what ``ObjectInfo.modified`` is measured by."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """How much more the store holds; None where that has no meaning."""
+        ...
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """What lies at ``key``; None if nothing does."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix``, sorted by key; metadata may be left out."""
+        ...
+
+    def get(self, key: str, *, limit: int) -> bytes | None:
+        """A small object whole; None if there is none. More than ``limit`` bytes is an error."""
+        ...
+
+    def open(self, key: str, version: str) -> RangeReader:
+        """A reader pinned to ``version``."""
+        ...
+
+    def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> bool:
+        """Write a small object at once. False if ``if_absent`` and there is one: it stays as it is."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; none there is success."""
+        ...
+
+    def create_upload(self, key: str, *, size: int, metadata: Mapping[str, str]) -> Upload:
+        """Begin an object of ``size`` bytes. Nothing appears at ``key`` until it is completed."""
+        ...
+
+    def part_buffer_bytes(self, part_size: int, step: int) -> int:
+        """Memory that an open part writer holds."""
+        ...
+
+    def begin_part(self, upload: Upload, number: int, *, offset: int, size: int, step: int) -> PartWriter:
+        """Write part ``number`` (from 1), ``size`` bytes at ``offset``. A later writer replaces it."""
+        ...
+
+    def flush(self, upload: Upload) -> None:
+        """After this, finished parts outlive a power failure."""
+        ...
+
+    def list_parts(self, upload: Upload) -> Sequence[PartInfo]:
+        """All finished parts, by number. Raises ``UploadGone``."""
+        ...
+
+    def complete(self, upload: Upload, parts: Sequence[PartInfo], *, crc64nvme: str) -> ObjectInfo:
+        """The object appears at its key, whole. Raises ``UploadGone`` if completed or aborted before."""
+        ...
+
+    def abort(self, upload: Upload) -> None:
+        """Forget an upload and its parts; one that is gone is success."""
+        ...

@@ -1,0 +1,327 @@
+"""A local folder as a store.
+
+* create-only is a hard link onto the name (it fails if the name is taken, and shows whole contents);
+* an upload is a preallocated file in ``.plait/uploads/ID/`` with a log of finished parts beside it;
+* complete is fdatasync and rename: atomic, and a second one finds the upload gone;
+* metadata lies in ``.plait/objects/``, under the file's inode, written before the file appears.
+
+A version is inode, size, mtime and ctime, in nanoseconds; links are followed, so that a Hugging Face
+cache, which is made of them, reads like any folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from plait.errors import InternalError, SourceMissing, SpecInvalid, UploadGone
+from plait_workers.storage.base import ObjectInfo, PartInfo, PartWriter, RangeReader, Upload
+from plait_workers.storage.errors import map_os_error, os_errors
+from plait_workers.storage.local_io import LocalPartWriter, open_reader, version_of
+
+PRIVATE = ".plait"
+_ATTEMPTS = 8
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class LocalStore:
+    """A folder. Any number of processes may use it at once; a lost one leaves no half object."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._private = root / PRIVATE
+        self._descriptors: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"LocalStore({str(self._root)!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (LocalStore, (self._root,))
+
+    @property
+    def uri(self) -> str:
+        """The folder's path."""
+        return str(self._root)
+
+    def _path(self, key: str) -> Path:
+        if key.startswith("/") or ".." in key.split("/") or "\0" in key:
+            raise SpecInvalid("a name leads out of its folder", where=self.uri, found=repr(key))
+        return self._root / key
+
+    def _where(self, key: str) -> str:
+        return str(self._root / key)
+
+    def now(self) -> float:
+        """The file system's clock, which on a network mount is not this machine's."""
+        with os_errors("asking the time", self.uri):
+            probe = self._temporary(b"")
+            try:
+                return probe.stat().st_mtime
+            finally:
+                probe.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int | None:
+        """Free bytes on the file system of the folder, or of its nearest parent that exists."""
+        folder = self._root
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        with os_errors("asking for free space", self.uri):
+            return shutil.disk_usage(folder).free
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Size, version and metadata of a file; None for none, and for a folder."""
+        path = self._path(key)
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise map_os_error(error, "looking at a file", self._where(key)) from error
+        if not os.path.isfile(path):
+            return None
+        kept = self._metadata(key, status)
+        return ObjectInfo(
+            key=key,
+            size=status.st_size,
+            version=version_of(status),
+            modified=status.st_mtime,
+            metadata=kept.get("metadata", {}),
+            crc64nvme=kept.get("crc64nvme"),
+        )
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Files below the folder, sorted by key; our own working files only if asked for by name."""
+        top, _, _ = prefix.rpartition("/")
+        keys = []
+        for folder, folders, files in os.walk(self._root / top, followlinks=False):
+            relative = os.path.relpath(folder, self._root)
+            if relative == "." and not prefix.startswith(PRIVATE):
+                folders[:] = [name for name in folders if name != PRIVATE]
+            keys += [name if relative == "." else f"{relative}/{name}" for name in files]
+        for key in sorted(keys):
+            info = self.head(key) if key.startswith(prefix) else None
+            if info is not None:
+                yield info
+
+    def get(self, key: str, *, limit: int) -> bytes | None:
+        """A small file whole."""
+        try:
+            with open(self._path(key), "rb") as file:
+                data = file.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise map_os_error(error, "reading a file", self._where(key)) from error
+        if len(data) > limit:
+            raise SpecInvalid("a file is too large", where=self._where(key), expected=f"at most {limit} bytes")
+        return data
+
+    def open(self, key: str, version: str) -> RangeReader:
+        """A reader that holds the file open and compares its status."""
+        return open_reader(self._path(key), version)
+
+    def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> bool:
+        """Write, sync, then link or rename onto the name: readers see all of it or nothing."""
+        path = self._path(key)
+        with os_errors("writing a file", self._where(key)):
+            for attempt in range(_ATTEMPTS):
+                temporary = self._temporary(data)
+                try:
+                    if metadata:
+                        self._keep_metadata(key, temporary.stat(), metadata, None)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    _publish(temporary, path, if_absent=if_absent)
+                    _sync_folder(path.parent)
+                    return True
+                except FileExistsError:
+                    return False
+                except FileNotFoundError:  # another driver, done with the same merge, tidied up
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                finally:
+                    temporary.unlink(missing_ok=True)
+        raise AssertionError("unreachable")
+
+    def delete(self, key: str) -> None:
+        """Remove a file, and folders of ours that it leaves empty."""
+        path = self._path(key)
+        with os_errors("removing a file", self._where(key)):
+            path.unlink(missing_ok=True)
+            if key.startswith(f"{PRIVATE}/"):
+                with suppress(OSError):
+                    (self._private / "tmp").rmdir()
+                self._remove_empty(path.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self._root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    def _temporary(self, data: bytes) -> Path:
+        folder = self._private / "tmp"
+        path = folder / uuid.uuid4().hex
+        for _ in range(_ATTEMPTS):  # another driver may remove the folder when it is done
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(path, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fdatasync(file.fileno())
+                return path
+            except FileNotFoundError:
+                continue
+        raise InternalError("a working folder disappears as fast as it is made", where=str(folder))
+
+    def _metadata_path(self, key: str, inode: int) -> Path:
+        return self._private / "objects" / f"{key.replace('/', '%2F')}@{inode}.json"
+
+    def _metadata(self, key: str, status: os.stat_result) -> dict[str, object]:
+        try:
+            kept = json.loads(self._metadata_path(key, status.st_ino).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return kept if kept.get("size") == status.st_size else {}
+
+    def _keep_metadata(
+        self, key: str, status: os.stat_result, metadata: Mapping[str, str], crc64nvme: str | None
+    ) -> None:
+        kept = {"size": status.st_size, "metadata": dict(metadata), "crc64nvme": crc64nvme}
+        temporary = self._temporary(json.dumps(kept).encode())
+        path = self._metadata_path(key, status.st_ino)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, path)
+
+    # Uploads
+
+    def _upload_folder(self, upload: Upload) -> Path:
+        return self._private / "uploads" / upload.id
+
+    def create_upload(self, key: str, *, size: int, metadata: Mapping[str, str]) -> Upload:
+        """Preallocate the file: a full disk is found out now, not half-way."""
+        upload = Upload(key=key, id=uuid.uuid4().hex, size=size)
+        folder = self._upload_folder(upload)
+        self._path(key)
+        with os_errors("preallocating a shard", self._where(key)):
+            folder.mkdir(parents=True)
+            (folder / "metadata").write_text(json.dumps(dict(metadata)))
+            try:
+                with open(folder / "data", "xb") as file:
+                    if size:
+                        os.posix_fallocate(file.fileno(), 0, size)
+                (folder / "parts").touch()
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        return upload
+
+    def _descriptor(self, upload: Upload) -> int:
+        with self._lock:
+            if upload.id not in self._descriptors:
+                try:
+                    self._descriptors[upload.id] = os.open(self._upload_folder(upload) / "data", os.O_RDWR)
+                except FileNotFoundError as error:
+                    raise UploadGone("opening an upload", where=self._where(upload.key)) from error
+            return self._descriptors[upload.id]
+
+    def part_buffer_bytes(self, part_size: int, step: int) -> int:
+        """One step: what is merged is written while it is still in cache."""
+        return min(part_size, step)
+
+    def begin_part(self, upload: Upload, number: int, *, offset: int, size: int, step: int) -> PartWriter:
+        """Write in steps, at the part's place in the preallocated file."""
+        with os_errors("writing a part", self._where(upload.key)):
+            descriptor = self._descriptor(upload)
+        return LocalPartWriter(
+            descriptor=descriptor,
+            log=self._upload_folder(upload) / "parts",
+            where=self._where(upload.key),
+            number=number,
+            offset=offset,
+            size=size,
+            step=step,
+        )
+
+    def flush(self, upload: Upload) -> None:
+        """fdatasync of the data."""
+        with os_errors("syncing a shard", self._where(upload.key)):
+            os.fdatasync(self._descriptor(upload))
+
+    def list_parts(self, upload: Upload) -> Sequence[PartInfo]:
+        """The log of finished parts; a line that was cut by a crash does not count."""
+        try:
+            lines = (self._upload_folder(upload) / "parts").read_text().splitlines()
+        except FileNotFoundError as error:
+            raise UploadGone("listing parts", where=self._where(upload.key)) from error
+        parts: dict[int, PartInfo] = {}
+        for line in lines:
+            fields = line.split()
+            if len(fields) == 4 and fields[3] == ";":
+                number, size = int(fields[0]), int(fields[1])
+                parts[number] = PartInfo(number=number, size=size, etag=fields[2])
+        return [parts[number] for number in sorted(parts)]
+
+    def complete(self, upload: Upload, parts: Sequence[PartInfo], *, crc64nvme: str) -> ObjectInfo:
+        """Sync, keep the metadata, rename. The folder's entry is synced too."""
+        folder, path = self._upload_folder(upload), self._path(upload.key)
+        if sum(part.size for part in parts) != upload.size:
+            raise InternalError("completing an upload whose parts are not all there", where=str(path))
+        try:
+            with os_errors("completing a shard", self._where(upload.key)):
+                os.fdatasync(self._descriptor(upload))
+                metadata = json.loads((folder / "metadata").read_text())
+                self._keep_metadata(upload.key, (folder / "data").stat(), metadata, crc64nvme)
+                os.replace(folder / "data", path)
+                _sync_folder(path.parent)
+        except SourceMissing as error:
+            raise UploadGone("completing a shard", where=self._where(upload.key)) from error
+        self.abort(upload)
+        info = self.head(upload.key)
+        if info is None:
+            raise UploadGone("completing a shard", where=self._where(upload.key))
+        return info
+
+    def abort(self, upload: Upload) -> None:
+        """Remove the upload's files; a writer that still holds them writes into nothing."""
+        with self._lock:
+            descriptor = self._descriptors.pop(upload.id, None)
+        if descriptor is not None:
+            os.close(descriptor)
+        shutil.rmtree(self._upload_folder(upload), ignore_errors=True)
+        self._remove_empty(self._upload_folder(upload).parent)
+
+
+def _publish(temporary: Path, path: Path, *, if_absent: bool) -> None:
+    """Give a whole file its name. A file system without hard links gets a create-only copy."""
+    if not if_absent:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(path, "xb") as file:
+            file.write(temporary.read_bytes())
+            file.flush()
+            os.fdatasync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
