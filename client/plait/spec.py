@@ -39,6 +39,8 @@ __all__ = [
     "parse_size",
 ]
 
+MAX_PROBLEMS = 100
+
 Methods = Mapping[str, type[BaseModel]]
 
 
@@ -64,7 +66,8 @@ def load_spec(
             options may be any plain data.
 
     Raises:
-        PlanRejected: with a ``SpecInvalid`` for each problem, in the order of their lines.
+        PlanRejected: with a ``SpecInvalid`` for each problem, in the order of their lines; of more
+            than 100, the first 100 and one that says so.
     """
     try:
         source = read_yaml(text, name=name)
@@ -74,6 +77,9 @@ def load_spec(
     spec, found = _validate(data, methods)
     places = _Places(source, name, paths)
     problems += [places.problem(finding) for finding in sorted(found, key=places.order)]
+    if len(problems) > MAX_PROBLEMS:
+        more = SpecInvalid("reading the spec", where=name, found=f"more than {MAX_PROBLEMS} problems")
+        problems = [*problems[:MAX_PROBLEMS], more]
     if problems or spec is None:
         raise PlanRejected(problems)
     return spec
@@ -147,8 +153,13 @@ class _Places:
     overrides: Sequence[Path]
 
     def override_of(self, path: Path) -> int | None:
-        """The last override that set ``path`` or what it lies in."""
-        setting = [n for n, set_path in enumerate(self.overrides) if path[: len(set_path)] == set_path]
+        """The last override that set ``path``, or what it lies in, or that made it."""
+        made = path not in self.source.lines
+        setting = [
+            number
+            for number, set_path in enumerate(self.overrides)
+            if path[: len(set_path)] == set_path or (made and path and set_path[: len(path)] == path)
+        ]
         return setting[-1] if setting else None
 
     def order(self, finding: Finding) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from plait.spec_fields import MAX_MODELS
 from plait.spec_problems import Finding, dotted, shown
 from plait.uri import Uri, UriError, parse_glob, parse_uri
 from plait.yaml_source import Path
@@ -20,7 +21,7 @@ def clashes(data: Mapping[str, Any]) -> list[Finding]:
         data: a spec's data, valid or not; what cannot be read is passed over.
     """
     entries = data.get("models")
-    entries = entries if isinstance(entries, list | tuple) else ()
+    entries = entries[:MAX_MODELS] if isinstance(entries, list | tuple) else ()
     models = _places(entries, "uri", parse_uri)
     globs = _places(entries, "glob", parse_glob)
     base = _read(data.get("base"), parse_uri)
@@ -36,10 +37,13 @@ def clashes(data: Mapping[str, Any]) -> list[Finding]:
 def _places(entries: Any, key: str, parse: Callable[[str], Uri]) -> dict[Path, Uri]:
     places: dict[Path, Uri] = {}
     for index, entry in enumerate(entries):
-        text = entry.get(key) if isinstance(entry, Mapping) else entry if key == "uri" else None
+        path: Path = ("models", index)
+        text = entry if key == "uri" else None
+        if isinstance(entry, Mapping):
+            path, text = (*path, key), entry.get(key)
         uri = _read(text, parse)
         if uri is not None:
-            places[("models", index)] = uri
+            places[path] = uri
     return places
 
 

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from plait.sizes import SIZE_WORDS, format_size, parse_size
 from plait.uri import Uri, UriError, parse_glob, parse_uri
 
+MAX_MODELS = 4096
 # With the levels above an option, what the YAML reader takes.
 _MAX_OPTION_DEPTH = 29
 

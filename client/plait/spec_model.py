@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from plait.sizes import format_size, parse_size
 from plait.spec_clashes import clashes
-from plait.spec_fields import Dtype, GlobText, Option, UriText, Weight, expected, size_of_at_least
+from plait.spec_fields import MAX_MODELS, Dtype, GlobText, Option, UriText, Weight, expected, size_of_at_least
 from plait.uri import Uri, parse_glob, parse_uri
 
-MAX_MODELS = 4096
 MIN_PART = 64 * 2**10
 MIN_SHARD = 1000
 
@@ -80,7 +79,7 @@ class MethodSpec(_Frozen):
 
 
 def _entry(value: object) -> object:
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, str | PathLike):
         return {"uri": value}
     if isinstance(value, Mapping) and "uri" in value and "glob" in value:
         raise expected("either uri or glob in one entry, not both")
@@ -91,6 +90,14 @@ def _kind_of_entry(value: object) -> str | None:
     if isinstance(value, SourceGlob) or (isinstance(value, Mapping) and "glob" in value):
         return "<glob>"
     return "<uri>" if isinstance(value, Source | Mapping) else None
+
+
+def _entries(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) > MAX_MODELS:  # before each of them is looked at
+        raise expected(f"at most {MAX_MODELS} models")
+    return tuple(value)
 
 
 # The tags stand in the places of pydantic's errors; no key of a spec looks like one.
@@ -128,8 +135,8 @@ class MergeSpec(_Frozen):
 
     models: Annotated[
         tuple[Entry, ...],
-        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-        Field(min_length=1, max_length=MAX_MODELS),
+        BeforeValidator(_entries),
+        Field(min_length=1),
     ]
     base: UriText | None = None
     method: MethodSpec
@@ -140,6 +147,23 @@ class MergeSpec(_Frozen):
     part_size: Annotated[int, size_of_at_least(MIN_PART)] | None = None
     on_missing: Literal["error", "keep-base"] = "error"
     copy_from: UriText | None = None
+
+    if TYPE_CHECKING:  # what the fields' validators take, which no type of a field can say
+
+        def __init__(
+            self,
+            *,
+            models: Sequence[str | PathLike[str] | Source | SourceGlob | Mapping[str, Any]],
+            method: MethodSpec | Mapping[str, Any],
+            output: str | PathLike[str],
+            base: str | PathLike[str] | None = None,
+            seed: int = 0,
+            dtype: str = "auto",
+            shard_size: int | str = 5 * 10**9,
+            part_size: int | str | None = None,
+            on_missing: Literal["error", "keep-base"] = "error",
+            copy_from: str | PathLike[str] | None = None,
+        ) -> None: ...
 
     @model_validator(mode="after")
     def _agree(self) -> MergeSpec:

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic_core import ErrorDetails, ValidationError
@@ -14,6 +15,7 @@ from plait.uri import mask_secrets
 from plait.yaml_source import Path
 
 _SHOWN = 80
+_MOST = 1000  # findings that words are looked for; a file of nothing but mistakes must not cost minutes
 
 # By the type of pydantic's error, with its context filled in.
 _WORDS: Mapping[str, str] = {
@@ -116,7 +118,7 @@ def nearest(word: str, words: Sequence[str]) -> str | None:
 
 
 def findings(error: ValidationError, data: object, keys: Callable[[Path], Sequence[str]]) -> list[Finding]:
-    """All that pydantic found, one finding for each place.
+    """What pydantic found, one finding for each place, 1000 at most.
 
     Args:
         error: of a model that was given ``data``.
@@ -126,7 +128,7 @@ def findings(error: ValidationError, data: object, keys: Callable[[Path], Sequen
     places: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         places.setdefault(_place(detail, data), []).append(detail)
-    return [_finding(path, details, keys) for path, details in places.items()]
+    return [_finding(path, details, keys) for path, details in islice(places.items(), _MOST)]
 
 
 def _place(detail: ErrorDetails, data: Any) -> Path:

@@ -18,6 +18,8 @@ from urllib.parse import unquote
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)")
 _PORT = re.compile(r"[0-9]+(/|$)")
 _SECRET_PARAMETER = re.compile(r"sig|token|secret|passw|credential|key", re.IGNORECASE)
+_MAX_LENGTH = 4096  # of a path in Linux; keys of object stores are shorter
+_SHOWN = 300
 _LOCAL_STARTS = ("/", "./", "../", "~")
 
 # One name for each store, so that `s3a://b/x` and `s3://b/x` are known to be the same place.
@@ -31,12 +33,13 @@ class UriError(ValueError):
     """A text that is no URI.
 
     Args:
-        text: what was read; it is kept with its secrets masked.
+        text: what was read; it is kept short, with its secrets masked.
         reason: what is wrong, worded to follow "it".
     """
 
     def __init__(self, text: str, reason: str) -> None:
-        self.text = mask_secrets(text)
+        masked = mask_secrets(text)
+        self.text = masked if len(masked) <= _SHOWN else f"{masked[: _SHOWN - 3]}..."
         self.reason = reason
         super().__init__(f"{self.text!r} {reason}")
 
@@ -162,6 +165,8 @@ def _read(text: str, *, pattern: bool) -> Uri:
 def _refuse_characters(text: str, part: str) -> None:
     if not part.strip(" "):
         raise UriError(text, "is empty")
+    if len(part) > _MAX_LENGTH:
+        raise UriError(text, f"is longer than {_MAX_LENGTH} characters")
     # Line separators and half surrogates are refused too: neither survives being written to a file.
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in part):
         raise UriError(text, "has a control character")

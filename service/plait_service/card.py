@@ -16,7 +16,10 @@ def build_card(plan: Plan, records: Mapping[Unit, PartRecord]) -> bytes:
     job, spec = plan.job, plan.spec
     lines = ["---", "library_name: transformers", "tags:", "- merge", "- plait", "---", ""]
     lines += ["# Merged model", ""]
-    lines += [f"Made by [Plait](https://pypi.org/project/plait/) {__version__}: {plan.law}, seed {spec.seed}.", ""]
+    lines += [
+        f"Made by [Plait](https://pypi.org/project/plait/) {__version__}: {plan.law}, seed {spec.seed}.",
+        "",
+    ]
     lines += [f"{plan.num_parameters:,} parameters in {len(job.tensors)} tensors."]
     lines += ["", "| source | weight | share of elements |", "| --- | --- | --- |"]
     shares = _shares(plan, records)
@@ -24,7 +27,10 @@ def build_card(plan: Plan, records: Mapping[Unit, PartRecord]) -> bytes:
         weight = "base" if index == job.num_models else f"{job.weights[index]:g}"
         lines.append(f"| `{source.uri}` | {weight} | {shares[index]} |")
     lines += ["", "The spec:", "", "```yaml", spec.to_yaml().rstrip(), "```", ""]
-    lines += [f"Fingerprint `{job.fingerprint}`. Sources, checksums and statistics by tensor: `plait.json`.", ""]
+    lines += [
+        f"Fingerprint `{job.fingerprint}`. Sources, checksums and statistics by tensor: `plait.json`.",
+        "",
+    ]
     return "\n".join(lines).encode()
 
 

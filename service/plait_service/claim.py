@@ -129,7 +129,9 @@ def check_claim(store: ObjectStore, claim: Claim) -> None:
     epoch, holder = _newest(store)
     if epoch > claim.epoch:
         raise OutputClaimed(
-            "another merge took over the output", where=store.uri, found=f"fingerprint {holder[:12]}, epoch {epoch}"
+            "another merge took over the output",
+            where=store.uri,
+            found=f"fingerprint {holder[:12]}, epoch {epoch}",
         )
 
 
@@ -219,7 +221,9 @@ def share_uploads(store: ObjectStore, claim: Claim, shards: Sequence[OutShard]) 
     shared = _shared_uploads(store, claim.epoch)
     if not shared:
         check_claim(store, claim)
-        raise CommitUnknown("the list of uploads disappeared", where=f"{store.uri}/{_uploads_key(claim.epoch)}")
+        raise CommitUnknown(
+            "the list of uploads disappeared", where=f"{store.uri}/{_uploads_key(claim.epoch)}"
+        )
     return [shared[shard.key] for shard in shards]
 
 

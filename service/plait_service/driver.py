@@ -212,9 +212,7 @@ class Driver:
         self._run_units(claim, journal, uploads, run)
         self._step("publish")
         files[CARD] = build_card(self._plan, run.records)
-        manifest = build_manifest(
-            self._plan, run.records, {name: len(data) for name, data in files.items()}
-        )
+        manifest = build_manifest(self._plan, run.records, {name: len(data) for name, data in files.items()})
         publish(
             store=store,
             job=job,

@@ -83,6 +83,8 @@ class ThreadExecutor:
         except PlaitError as error:
             ended.put(error)
         except Exception as error:
-            bug = InternalError("a unit failed in an unforeseen way", found=f"{type(error).__name__}: {error}")
+            bug = InternalError(
+                "a unit failed in an unforeseen way", found=f"{type(error).__name__}: {error}"
+            )
             bug.__cause__ = error
             ended.put(bug)

@@ -74,7 +74,9 @@ def _inspect(checkpoint: Checkpoint, base: Checkpoint | None, threads: int) -> I
         group.elements += prod(checkpoint.shapes[row])
         group.nbytes += checkpoint.nbytes(row)
     notes = _compare(checkpoint, base, groups, threads) if base is not None else []
-    return Inspection(uri=checkpoint.uri, files=len(checkpoint.files), groups=list(groups.values()), notes=notes)
+    return Inspection(
+        uri=checkpoint.uri, files=len(checkpoint.files), groups=list(groups.values()), notes=notes
+    )
 
 
 def _compare(checkpoint: Checkpoint, base: Checkpoint, groups: dict[str, Group], threads: int) -> list[str]:
@@ -138,5 +140,3 @@ class _Comparer:
                 arrays.append(bits)
             count += count_changed(arrays[0], arrays[1], form)
         return count
-
-

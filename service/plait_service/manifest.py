@@ -28,7 +28,9 @@ def tensor_counters(plan: Plan, records: Mapping[Unit, PartRecord]) -> dict[int,
     for record in records.values():
         for tensor, counters in record.counters.items():
             so_far = total.get(tensor)
-            total[tensor] = counters if so_far is None else [a + b for a, b in zip(so_far, counters, strict=True)]
+            total[tensor] = (
+                counters if so_far is None else [a + b for a, b in zip(so_far, counters, strict=True)]
+            )
     return total
 
 

@@ -141,7 +141,8 @@ def _columns(matched: Matched, sources: Sequence[Checkpoint]) -> dict[str, Any]:
 def _twins(matched: Matched, sources: Sequence[Checkpoint]) -> dict[int, tuple[tuple[int, int, int], ...]]:
     return {
         tensor: tuple(
-            (source, int(sources[source].file[row]), int(sources[source].offset[row])) for source, row in copies
+            (source, int(sources[source].file[row]), int(sources[source].offset[row]))
+            for source, row in copies
         )
         for tensor, copies in matched.twins.items()
     }
@@ -167,4 +168,3 @@ def _fingerprint(
 def needs_agreement(plan: Plan) -> list[int]:
     """Tensors that are quantised codes, and so must be the same in all sources before work starts."""
     return [index for index, tensor in enumerate(plan.job.tensors) if tensor.quantized]
-

@@ -100,7 +100,13 @@ def _copied(spec: MergeSpec, named: Sequence[Uri]) -> int:
     wanted = parse_uri(spec.copy_from)
     if wanted not in named:
         raise PlanRejected(
-            [SpecInvalid("copy_from: names no model of this merge", expected="a sub-model or the base", found=spec.copy_from)]
+            [
+                SpecInvalid(
+                    "copy_from: names no model of this merge",
+                    expected="a sub-model or the base",
+                    found=spec.copy_from,
+                )
+            ]
         )
     return named.index(wanted)
 

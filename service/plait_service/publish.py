@@ -109,9 +109,7 @@ def _put(store: ObjectStore, claim: Claim, key: str, data: bytes) -> None:
         )
 
 
-def _look(
-    store: ObjectStore, claim: Claim, shards: Mapping[str, int], files: Mapping[str, bytes]
-) -> None:
+def _look(store: ObjectStore, claim: Claim, shards: Mapping[str, int], files: Mapping[str, bytes]) -> None:
     for key, size in {**shards, **{key: len(data) for key, data in files.items()}}.items():
         info = store.head(key)
         if not _ours(info, claim, size):

@@ -136,7 +136,9 @@ def inspection_as_text(model: Inspection, with_base: bool) -> str:
             )
         )
     total = sum(group.nbytes for group in model.groups)
-    compared, changed = (sum(getattr(group, name) for group in model.groups) for name in ("compared", "changed"))
+    compared, changed = (
+        sum(getattr(group, name) for group in model.groups) for name in ("compared", "changed")
+    )
     rows.append(
         (
             "all",
@@ -150,6 +152,9 @@ def inspection_as_text(model: Inspection, with_base: bool) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [f"{model.uri}: {model.files} file(s)"]
     for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join([*lines, *(f"note: {note}" for note in model.notes)])

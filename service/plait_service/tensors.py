@@ -6,8 +6,8 @@ stay cheap, so sources that agree with the first one as a whole are not looked a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -63,7 +63,9 @@ def match_tensors(
     columns = [_rows_by_name(source, aliases) for source in (*models, *([base] if base else []))]
     names = _common_names(models, columns[: len(models)], matched)
     base_only = _base_only(base, columns, names, keep_base, matched)
-    quantized = set[str]().union(*(quantized_names(source) for source in (*models, *([base] if base else []))))
+    quantized = set[str]().union(
+        *(quantized_names(source) for source in (*models, *([base] if base else [])))
+    )
     matched.rows = np.full((len(columns), len(names) + len(base_only)), -1, np.int32)
     for index, column in enumerate(columns):
         matched.rows[index, : len(names)] = [column.get(name, (-1,))[0] for name in names]
@@ -123,7 +125,9 @@ def _common_names(
                         hint="All sub-models must have the same tensors",
                     )
                 )
-    return [name for name in order if all(name in column for column in columns)] if matched.problems else order
+    return (
+        [name for name in order if all(name in column for column in columns)] if matched.problems else order
+    )
 
 
 def _base_only(
@@ -201,7 +205,9 @@ class _Builder:
         shape = present[0][0].shapes[present[0][1]]
         dtype = present[0][0].dtypes[present[0][1]]
         if any(source.shapes[row] != shape for source, row in present):
-            self._shapes.append(f"{name}: {_by_source(present, lambda source, row: list(source.shapes[row]))}")
+            self._shapes.append(
+                f"{name}: {_by_source(present, lambda source, row: list(source.shapes[row]))}"
+            )
         with_base = self._has_base and rows[-1] >= 0 and self._method.needs_base
         compared = present if with_base else present[: self._num_models]
         dtypes = [source.dtypes[row] for source, row in compared]
@@ -213,7 +219,7 @@ class _Builder:
             copied = _copied(name, dtype, shape, Action.IDENTICAL, with_base)
             if not quantized:
                 return copied
-            return OutTensor(**{**_fields(copied), "quantized": True})
+            return replace(copied, quantized=True)
         self._dtypes.append(f"{name}: {_by_source(compared, lambda source, row: source.dtypes[row].name)}")
         return _copied(name, dtype, shape, Action.IDENTICAL, with_base)
 
@@ -245,12 +251,7 @@ class _Builder:
                 )
 
 
-def _fields(tensor: OutTensor) -> dict[str, object]:
-    return {name: getattr(tensor, name) for name in OutTensor.__dataclass_fields__}
-
-
-def _by_source(present: Sequence[tuple[Checkpoint, int]], value: object) -> str:
-    assert callable(value)
+def _by_source(present: Sequence[tuple[Checkpoint, int]], value: Callable[[Checkpoint, int], object]) -> str:
     seen: dict[str, str] = {}
     for source, row in present:
         seen.setdefault(str(value(source, row)), source.uri)

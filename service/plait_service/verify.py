@@ -65,7 +65,9 @@ def verify(
     for name, size in manifest["files"].items():
         info = store.head(name)
         if info is None or info.size != size:
-            problems.append(_corrupt(store, name, f"{size} bytes", "nothing" if info is None else f"{info.size} bytes"))
+            problems.append(
+                _corrupt(store, name, f"{size} bytes", "nothing" if info is None else f"{info.size} bytes")
+            )
     parts = sum(len(shard["sha256"]) for shard in manifest["shards"])
     recomputed = 0
     if sample > 0:
@@ -83,11 +85,16 @@ def verify(
 
 def _corrupt(store: ObjectStore, name: str, expected: str, found: str) -> OutputCorrupt:
     return OutputCorrupt(
-        f"a file is not the one that {MANIFEST} speaks of", where=f"{store.uri}/{name}", expected=expected, found=found
+        f"a file is not the one that {MANIFEST} speaks of",
+        where=f"{store.uri}/{name}",
+        expected=expected,
+        found=found,
     )
 
 
-def _check_shard(store: ObjectStore, shard: dict[str, Any], on_bytes: Callable[[int], None]) -> list[PlaitError]:
+def _check_shard(
+    store: ObjectStore, shard: dict[str, Any], on_bytes: Callable[[int], None]
+) -> list[PlaitError]:
     """Both checksums of one file; every part that differs is named."""
     name, size, part_size = shard["name"], shard["size"], shard["part_size"]
     info = store.head(name)
@@ -108,7 +115,9 @@ def _check_shard(store: ObjectStore, shard: dict[str, Any], on_bytes: Callable[[
                 on_bytes(len(data))
             if digest.hexdigest() != expected:
                 problems.append(
-                    _corrupt(store, f"{name}, bytes {start} to {stop}", f"SHA-256 {expected}", digest.hexdigest())
+                    _corrupt(
+                        store, f"{name}, bytes {start} to {stop}", f"SHA-256 {expected}", digest.hexdigest()
+                    )
                 )
     finally:
         reader.close()

@@ -98,6 +98,8 @@ def test_uris_of_stores(text: str, canonical: str) -> None:
         ("zip://x::s3://b/y.zip", "chains"),
         ("simplecache::s3://b/x", "chains"),
         ("s3://b/a/../c", "does not resolve"),
+        ("/" + "x" * 4096, "longer than 4096"),
+        ("s3://b/" + "x" * 5000, "longer than 4096"),
         ("~other/x", "another user"),
     ],
 )
@@ -119,6 +121,7 @@ def test_bad_uris_say_what_is_wrong(text: str, why: str) -> None:
         "s3:/AKIA:hunter2@bucket/x",
         "AKIA:hunter2@bucket",
         "zip://a::s3://AKIA:hunter2@bucket/x",
+        "s3://AKIA:hunter2" + "x" * 5000 + "@bucket",
         "https://me:pass hunter2@example.org/x",
     ],
 )

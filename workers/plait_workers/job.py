@@ -164,7 +164,4 @@ class Job:
         if out.action is Action.BASE:
             return [base]
         read = list(range(self.num_models))
-        if base < len(self.sources) and self.file_of[base, tensor] >= 0:
-            if out.uses_base or out.action is Action.IDENTICAL:
-                read.append(base)
-        return read
+        return [*read, base] if out.uses_base else read

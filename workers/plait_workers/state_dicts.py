@@ -75,7 +75,7 @@ def _method(method: Method | Mapping[str, Any] | None) -> Method:
         return method
     options = dict(method or {"name": "select"})
     name = options.get("name")
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         problem = SpecInvalid("method.name", expected=f"one of {', '.join(METHODS)}", found=repr(name))
         raise PlanRejected([problem])
     try:
@@ -138,7 +138,7 @@ def _merge_tensor(
         weights=tuple(weights),
         seed=seed,
     )
-    if context.base not in (None, working) and "float" != working.kind:
+    if context.base not in (None, working) and working.kind != "float":
         raise PlanRejected([TensorMismatch(f"{name}: the base's dtype differs", found=str(context.base))])
     out = np.empty(sources[0].numel(), working.storage)
     counters = np.zeros(2 * len(models) + 2, np.int64)

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from awscrt.checksums import crc64nvme
 
-from plait.errors import Cancelled, QuantizedSource, TensorMismatch
+from plait.errors import Cancelled, InternalError, QuantizedSource, TensorMismatch
+from plait_workers.checkpoint.dtypes import Dtype
 from plait_workers.job import HEADER, Action, Job, OutShard, Unit
 from plait_workers.methods.base import Bits, Merger, TensorContext
 from plait_workers.readers import FileId, Readers
@@ -173,6 +174,13 @@ class UnitRunner:
         )
 
 
+def _storage(dtype: Dtype) -> np.dtype[np.unsignedinteger]:
+    storage = dtype.storage
+    if storage is None:
+        raise InternalError("a dtype without a storage type is merged", found=dtype.name)
+    return storage
+
+
 class _NullWriter:
     """Takes a part and forgets it."""
 
@@ -258,8 +266,8 @@ class _Pass:
 
     def _elements_a_step(self, tensor: int) -> int:
         job, out = self._job, self._job.tensors[tensor]
-        widest = max(job.dtypes[job.dtype_of[source, tensor]].itemsize for source in job.sources_of(tensor))
-        widest = max(widest, out.dtype.itemsize, out.working.itemsize)
+        read = [job.dtypes[job.dtype_of[source, tensor]] for source in job.sources_of(tensor)]
+        widest: int = max(dtype.itemsize for dtype in (*read, out.dtype, out.working))
         return max(2, self._runner._step // widest // 2 * 2)
 
     def _merge_step(
@@ -277,7 +285,7 @@ class _Pass:
         for source in job.sources_of(tensor):
             dtype = job.dtypes[job.dtype_of[source, tensor]]
             raw = self._read(tensor, source, first * dtype.itemsize, count * dtype.itemsize, readers)
-            arrays.append(np.frombuffer(raw, dtype.storage))
+            arrays.append(np.frombuffer(raw, _storage(dtype)))
         self._compare_twins(tensor, first, arrays, readers)
         base = arrays.pop() if out.uses_base else None
         low, high = cut
@@ -285,9 +293,9 @@ class _Pass:
         whole = high - low == count * out.dtype.itemsize
         target = np.frombuffer(place, np.uint8)
         if whole and target.__array_interface__["data"][0] % out.dtype.itemsize == 0:
-            merger.merge(arrays[: job.num_models], base, target.view(out.dtype.storage), first, counters)
+            merger.merge(arrays[: job.num_models], base, target.view(_storage(out.dtype)), first, counters)
         else:
-            spare = np.empty(count, out.dtype.storage)
+            spare = np.empty(count, _storage(out.dtype))
             merger.merge(arrays[: job.num_models], base, spare, first, counters)
             target[:] = spare.view(np.uint8)[low:high]
         self._commit(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
+)
 debug_option = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """``4GB``, ``512MiB``, or a number of bytes."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes, or a usage error."""
         from plait.sizes import parse_size
 
         try:
@@ -34,20 +37,26 @@ class Size(click.ParamType):
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
+_SPEC_OPTIONS: tuple[Any, ...] = (
+    click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a processor."),
+    click.option(
+        "--memory",
+        type=Size(),
+        help="Most memory for buffers; default: a quarter of what is free, at most 4GB.",
+    ),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: method.resample=2."
+    ),
+    click.argument("spec", type=click.Path()),
+)
+
+
 def spec_options(function: F) -> F:
     """SPEC, --set, --memory, --workers: what a merge is and may use."""
-    for decorate in (
-        click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a processor."),
-        click.option(
-            "--memory", type=Size(), help="Most memory for buffers; default: a quarter of what is free, at most 4GB."
-        ),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: method.resample=2."
-        ),
-        click.argument("spec", type=click.Path()),
-    ):
-        function = decorate(function)
-    return function
+    decorated: Any = function
+    for decorate in _SPEC_OPTIONS:
+        decorated = decorate(decorated)
+    return cast(F, decorated)
 
 
 def read_spec(path: str, overrides: tuple[str, ...]) -> MergeSpec:
@@ -61,7 +70,9 @@ def read_spec(path: str, overrides: tuple[str, ...]) -> MergeSpec:
     from plait_workers.methods import METHODS
 
     if path == "-":
-        return load_spec(click.get_binary_stream("stdin").read((1 << 20) + 1), overrides=overrides, methods=METHODS)
+        return load_spec(
+            click.get_binary_stream("stdin").read((1 << 20) + 1), overrides=overrides, methods=METHODS
+        )
     try:
         with open(path, "rb") as file:
             text = file.read((1 << 20) + 1)

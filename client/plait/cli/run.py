@@ -11,7 +11,7 @@ import click
 from plait.errors import Cancelled, InternalError, PlaitError, PlanRejected, SpecInvalid
 
 
-def run(command: click.Command, arguments: list[str]) -> int:
+def run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 - one exit a cause
     """Run a click command; never raises.
 
     Returns:
@@ -47,7 +47,9 @@ def run(command: click.Command, arguments: list[str]) -> int:
         )
     except Exception as error:
         bug = InternalError(
-            "an unforeseen error", found=f"{type(error).__name__}: {error}", hint="Run again with --debug, and report it"
+            "an unforeseen error",
+            found=f"{type(error).__name__}: {error}",
+            hint="Run again with --debug, and report it",
         )
         bug.__cause__ = error
         return _fail(bug, as_json, debug)

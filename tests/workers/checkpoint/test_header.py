@@ -17,9 +17,11 @@ from plait_workers.checkpoint.header import MAX_HEADER, build_header, parse_head
 from tests.workers.checkpoint.malformed import CASES, STRICTER, U8, Builder, entry, file
 from tests.workers.checkpoint.reading import WHERE, assert_as_the_library, parse
 
+IDS = [name for name, _ in CASES]
+
 
 class TestMalformed:
-    @pytest.mark.parametrize("build", [pytest.param(build, id=name) for name, build in CASES])
+    @pytest.mark.parametrize("build", [build for _, build in CASES], ids=IDS)
     def test_refused_with_the_file_named(self, build: Builder) -> None:
         with pytest.raises(CheckpointMalformed) as refused:
             parse(build())
@@ -30,7 +32,7 @@ class TestMalformed:
         assert len(str(error)) < 1500
         str(error).encode("utf-8")  # can be printed, whatever the file holds
 
-    @pytest.mark.parametrize(("name", "build"), CASES)
+    @pytest.mark.parametrize(("name", "build"), CASES, ids=IDS)
     def test_the_library_refuses_all_but_what_is_listed(self, name: str, build: Builder) -> None:
         if name in STRICTER:
             safetensors.deserialize(build())
@@ -39,9 +41,8 @@ class TestMalformed:
                 safetensors.deserialize(build())
 
     def test_ids_are_unique(self) -> None:
-        ids = [name for name, _ in CASES]
-        assert len(ids) == len(set(ids)) >= 45
-        assert set(ids) >= STRICTER
+        assert len(IDS) == len(set(IDS)) >= 45
+        assert set(IDS) >= STRICTER
 
     @pytest.mark.parametrize(
         ("name", "words"),
@@ -50,6 +51,10 @@ class TestMalformed:
             ("shape-too-large", ["'a'", "2 bytes", "1 bytes"]),
             ("shape-half-byte", ["'a'", "whole bytes", "3 elements of 4 bits"]),
             ("shape-float", ["'a'", "[1.0]"]),
+            ("shape-object", ["'a'", "{'0': 1}"]),
+            ("shape-of-entries", ["'a'", "[{'dtype': ..."]),
+            ("entry-array", ["'a'", "an object", "['U8', [1], [0, 1]]"]),
+            ("metadata-entry", ["__metadata__", "{'dtype': ..."]),
             ("shape-overflow-empty", ["'a'", "2**63", "4611686018427387904"]),
             ("offsets-beyond-data", ["'a'", "outside", "at most 1", "2"]),
             ("key-unknown", ["'a'", "'note'"]),
@@ -107,7 +112,7 @@ class TestGoodFiles:
     def test_as_the_official_writer_leaves_them(
         self, metadata: dict[str, str] | None, tmp_path: Path
     ) -> None:
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             f"läyer.{i}.{shape}": np.ones(shape, dtype)
             for i, dtype in enumerate(self.DTYPES)
             for shape in ((), (0,), (1,), (3, 5), (2, 0, 7), (1, 1, 1, 2))

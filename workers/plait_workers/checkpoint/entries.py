@@ -14,20 +14,40 @@ from plait_workers.checkpoint.dtypes import DTYPES, Dtype
 
 MAX_RANK = 64
 """The most dimensions: no tensor library makes more, and it bounds the work on a hostile file."""
-VALID = object()
-"""Stands in the decoded JSON for an object that was a valid entry, and lies in the columns."""
-
 _BY_NAME = dict(DTYPES)
 _LIMIT = 2**63  # a size in bits that reaches it overflows somebody's int64
 _OVERFLOW = "dimensions whose product is below 2**63 bits"
 _MINUS_ZERO = re.compile(rb"-0[\s,\]}]")
-_repr = Repr()
-_repr.maxstring = _repr.maxother = _repr.maxlong = 200
+
+
+class _Valid:
+    def __repr__(self) -> str:
+        return "{'dtype': ..., 'shape': ..., 'data_offsets': ...}"
+
+
+VALID = _Valid()
+"""Stands in the decoded JSON for an object that was a valid entry, and lies in the columns."""
+
+
+class _Show(Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 200
+
+    def repr_tuple(self, x: tuple[Any, ...], level: int) -> str:
+        """A decoded JSON object: a tuple of pairs."""
+        if level <= 0:
+            return "{...}"
+        pairs = [f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}" for key, value in x[:6]]
+        return "{" + ", ".join(pairs + ["..."] * (len(x) > 6)) + "}"
+
+
+_show = _Show()
 
 
 def show(value: object) -> str:
-    """A ``repr`` of bounded length and of printable characters, for a message."""
-    return _repr.repr(value)
+    """A decoded JSON value for a message: of bounded length and of printable characters."""
+    return _show.repr(value)
 
 
 class Fault(Exception):

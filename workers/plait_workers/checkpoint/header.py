@@ -44,7 +44,7 @@ class Header:
     """The tensors of one file as columns of one length, in the order of their data.
 
     Empty tensors lie before the tensor that begins at their offset, in the order of the file.
-    Costs about 40 bytes a tensor beside its name; equal shapes of a file are one object, and
+    Costs about 60 bytes a tensor beside its name; equal shapes of a file are one object, and
     equal names are one object in the whole process.
 
     Args:
@@ -99,7 +99,8 @@ def parse_header(raw: bytes, *, data_bytes: int, where: str) -> Header:
     """The tensors of a header that describes exactly ``data_bytes`` bytes of data.
 
     They lie one after another from 0 to ``data_bytes``, each as long as its shape and type say.
-    Raises CheckpointMalformed, whatever the bytes, and nothing else. COST
+    Raises CheckpointMalformed, whatever the bytes, and nothing else. Costs about 3 us and, while
+    it runs, 500 bytes a tensor. A file made to exhaust memory can cost 30 times its header.
 
     Args:
         raw: the N bytes of JSON.
@@ -128,7 +129,7 @@ def build_header(entries: Sequence[tuple[str, Dtype, tuple[int, ...]]], metadata
     Tensors lie in the order given, without gaps, from a multiple of 8 bytes on. The library and
     ``parse_header`` accept the result. Raises ValueError for entries that no file can hold: a
     duplicate or reserved name, a string that is not UTF-8, a shape that does not fill whole bytes,
-    a header above ``MAX_HEADER``. COST
+    a header above ``MAX_HEADER``. Costs about 4 us a tensor.
 
     Args:
         entries: name, type and shape of each tensor. Who wants every tensor aligned to its own
@@ -141,7 +142,7 @@ def build_header(entries: Sequence[tuple[str, Dtype, tuple[int, ...]]], metadata
         if name in table or name == METADATA:
             raise ValueError(f"the name {show(name)} is reserved or occurs twice")
         if len(shape) > MAX_RANK or any(size < 0 for size in shape) or overflows(dtype, shape):
-            raise ValueError(f"the format has no tensor of shape {show(shape)}")
+            raise ValueError(f"the format has no tensor of shape {show([*shape])}")
         end = begin + dtype.nbytes(prod(shape))
         table[name] = {"dtype": dtype.name, "shape": shape, "data_offsets": (begin, end)}
         begin = end
@@ -174,12 +175,10 @@ def _split(top: Sequence[tuple[str, Any]], columns: Columns, where: str) -> tupl
 def _metadata(value: Any, where: str) -> dict[str, str]:
     what = f"{METADATA} is wrong"
     if type(value) is not tuple:  # pairs, as the hook leaves an object that is no entry
-        found = "a tensor's entry" if value is VALID else show(value)
-        refuse(where, what, expected="an object of strings", found=found)
+        refuse(where, what, expected="an object of strings", found=show(value))
     for key, text in value:
         if type(text) is not str:
-            found = "an object" if text is VALID else show(text)
-            refuse(where, f"{what} at {show(key)}", expected="a string", found=found)
+            refuse(where, f"{what} at {show(key)}", expected="a string", found=show(text))
     metadata: dict[str, str] = dict(value)
     if len(metadata) != len(value):
         key, times = Counter(key for key, _ in value).most_common(1)[0]

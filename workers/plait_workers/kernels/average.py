@@ -13,6 +13,7 @@ from plait_workers.kernels.compiled import (
     AnyArray,
     F64Array,
     I64Array,
+    Number,
     U64Array,
     as_f32,
     as_f64,
@@ -41,37 +42,39 @@ _U32 = np.uint32
 
 
 @compiled
-def _add_bf16(total: AnyArray, x: AnyArray, n: int, weight: np.float32) -> None:
+def _add_bf16(total: AnyArray, x: AnyArray, n: Number, weight: Number) -> None:
     for j in range(n):
         total[j] = total[j] + weight * bf16_to_f32(x[j])
 
 
 @compiled
-def _add_f16(total: AnyArray, x: AnyArray, n: int, weight: np.float32) -> None:
+def _add_f16(total: AnyArray, x: AnyArray, n: Number, weight: Number) -> None:
     for j in range(n):
         total[j] = total[j] + weight * f16_to_f32(x[j])
 
 
 @compiled
-def _add_f32(total: AnyArray, x: AnyArray, n: int, weight: np.float32) -> None:
+def _add_f32(total: AnyArray, x: AnyArray, n: Number, weight: Number) -> None:
     for j in range(n):
         total[j] = total[j] + weight * as_f32(_U32(x[j]))
 
 
 @compiled
-def _add_f64(total: AnyArray, x: AnyArray, n: int, weight: np.float64) -> None:
+def _add_f64(total: AnyArray, x: AnyArray, n: Number, weight: Number) -> None:
     for j in range(n):
         total[j] = total[j] + weight * as_f64(np.uint64(x[j]))
 
 
 @compiled
-def _add_f8(total: AnyArray, x: AnyArray, n: int, weight: np.float32, table: F64Array) -> None:
+def _add_f8(total: AnyArray, x: AnyArray, n: Number, weight: Number, table: F64Array) -> None:
     for j in range(n):
         total[j] = total[j] + weight * total.dtype.type(table[x[j]])
 
 
 @compiled
-def _add(total: AnyArray, address: int, code: int, start: int, n: int, weight: float, table: F64Array) -> None:
+def _add(
+    total: AnyArray, address: Number, code: Number, start: Number, n: Number, weight: Number, table: F64Array
+) -> None:
     s = np.uint64(start)
     w = total.dtype.type(weight)
     if code == BF16:
@@ -87,7 +90,7 @@ def _add(total: AnyArray, address: int, code: int, start: int, n: int, weight: f
 
 
 @compiled
-def _round(total: AnyArray, out: AnyArray, n: int, code: int, target: I64Array) -> None:
+def _round(total: AnyArray, out: AnyArray, n: Number, code: Number, target: I64Array) -> None:
     if code == F64:
         for j in range(n):
             x = np.float64(total[j])
@@ -103,19 +106,19 @@ def _round(total: AnyArray, out: AnyArray, n: int, code: int, target: I64Array) 
 
 
 @compiled
-def _round_f32_to_bf16(total: AnyArray, out: AnyArray, n: int) -> None:
+def _round_f32_to_bf16(total: AnyArray, out: AnyArray, n: Number) -> None:
     for j in range(n):
         out[j] = f32_to_bf16(total[j])
 
 
 @compiled
-def _round_f32_to_f16(total: AnyArray, out: AnyArray, n: int) -> None:
+def _round_f32_to_f16(total: AnyArray, out: AnyArray, n: Number) -> None:
     for j in range(n):
         out[j] = f32_to_f16(total[j])
 
 
 @compiled
-def _count_bad(total: AnyArray, n: int) -> int:
+def _count_bad(total: AnyArray, n: Number) -> Number:
     count = 0
     for j in range(n):
         count += not (total[j] - total[j] == 0)
@@ -124,7 +127,13 @@ def _count_bad(total: AnyArray, n: int) -> int:
 
 @compiled
 def _look_closer(
-    pointers: U64Array, codes: I64Array, start: int, n: int, table: F64Array, tile: AnyArray, stats: I64Array
+    pointers: U64Array,
+    codes: I64Array,
+    start: Number,
+    n: Number,
+    table: F64Array,
+    tile: AnyArray,
+    stats: I64Array,
 ) -> None:
     """Count each input's non-finite values in a tile whose sum is not finite."""
     for i in range(len(pointers)):
@@ -140,7 +149,7 @@ def average_f32(
     weights: F64Array,
     table: F64Array,
     out: AnyArray,
-    out_code: int,
+    out_code: Number,
     target: I64Array,
     stats: I64Array,
 ) -> None:
@@ -180,7 +189,7 @@ def average_f64(
     weights: F64Array,
     table: F64Array,
     out: AnyArray,
-    out_code: int,
+    out_code: Number,
     target: I64Array,
     stats: I64Array,
 ) -> None:

@@ -6,7 +6,7 @@ Numba is untyped; this module is the only one that talks to it, so that the rest
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
@@ -23,6 +23,8 @@ U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
 U64Array = npt.NDArray[np.uint64]
 I64Array = npt.NDArray[np.int64]
+Number: TypeAlias = Any
+"""A machine number: kernels are compiled for each width, which Python's types do not tell apart."""
 F64Array = npt.NDArray[np.float64]
 
 
@@ -39,17 +41,19 @@ def inlined(function: F) -> F:
     return cast(F, numba.njit(inline="always", nogil=True, error_model="numpy")(function))
 
 
-carray = numba.carray
+carray: Any = getattr(numba, "carray")  # noqa: B009 - numba does not declare what it exports
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def as_pointer(_context: Any, address: Any) -> Any:
+def _as_pointer(_context: Any, address: Any) -> Any:
     """An address (uint64) as a pointer that ``carray`` takes."""
 
     def codegen(_ctx: Any, builder: Any, _sig: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.uint64), codegen
+
+
+as_pointer: Any = intrinsic(_as_pointer)
 
 
 def _bit_cast(name: str, source: Any, target: Any, ir_type: Any) -> Any:
@@ -63,10 +67,10 @@ def _bit_cast(name: str, source: Any, target: Any, ir_type: Any) -> Any:
     return intrinsic(cast_bits)
 
 
-as_f32 = _bit_cast("as_f32", types.uint32, types.float32, ir.FloatType())
-as_u32 = _bit_cast("as_u32", types.float32, types.uint32, ir.IntType(32))
-as_f64 = _bit_cast("as_f64", types.uint64, types.float64, ir.DoubleType())
-as_u64 = _bit_cast("as_u64", types.float64, types.uint64, ir.IntType(64))
+as_f32: Any = _bit_cast("as_f32", types.uint32, types.float32, ir.FloatType())
+as_u32: Any = _bit_cast("as_u32", types.float32, types.uint32, ir.IntType(32))
+as_f64: Any = _bit_cast("as_f64", types.uint64, types.float64, ir.DoubleType())
+as_u64: Any = _bit_cast("as_u64", types.float64, types.uint64, ir.IntType(64))
 
 
 def addresses(arrays: list[AnyArray]) -> U64Array:

@@ -14,6 +14,7 @@ import numpy as np
 from plait_workers.kernels.compiled import (
     AnyArray,
     F64Array,
+    Number,
     as_f32,
     as_f64,
     as_u32,
@@ -44,12 +45,12 @@ _U64 = np.uint64
 
 
 @inlined
-def bf16_to_f32(x: int) -> np.float32:
-    return as_f32(_U32(_U32(x) << _U32(16)))  # type: ignore[no-any-return]
+def bf16_to_f32(x: Number) -> Number:
+    return as_f32(_U32(_U32(x) << _U32(16)))
 
 
 @inlined
-def f16_to_f32(x: int) -> np.float32:
+def f16_to_f32(x: Number) -> Number:
     digits = _U32(_U32(x & 0x7FFF) << _U32(13))
     exponent = digits & _U32(0x0F800000)
     digits = _U32(digits + _U32(112 << 23))
@@ -57,11 +58,11 @@ def f16_to_f32(x: int) -> np.float32:
         digits = _U32(digits + _U32(112 << 23))
     elif exponent == _U32(0):  # zero and subnormals: let the subtraction normalise
         digits = as_u32(np.float32(as_f32(_U32(digits + _U32(1 << 23))) - as_f32(_U32(113 << 23))))
-    return as_f32(_U32(digits | _U32(_U32(x & 0x8000) << _U32(16))))  # type: ignore[no-any-return]
+    return as_f32(_U32(digits | _U32(_U32(x & 0x8000) << _U32(16))))
 
 
 @inlined
-def f32_to_bf16(x: np.float32) -> np.uint16:
+def f32_to_bf16(x: Number) -> Number:
     bits = as_u32(x)
     rounded = (bits + _U32(0x7FFF) + ((bits >> _U32(16)) & _U32(1))) >> _U32(16)
     nan = ((bits >> _U32(16)) & _U32(0x8000)) | _U32(0x7FC0)
@@ -69,7 +70,7 @@ def f32_to_bf16(x: np.float32) -> np.uint16:
 
 
 @inlined
-def f32_to_f16(x: np.float32) -> np.uint16:
+def f32_to_f16(x: Number) -> Number:
     bits = as_u32(x)
     sign = (bits >> _U32(16)) & _U32(0x8000)
     digits = bits & _U32(0x7FFFFFFF)
@@ -83,15 +84,23 @@ def f32_to_f16(x: np.float32) -> np.uint16:
 
 
 @inlined
-def f64_to_f32(x: np.float64) -> np.float32:
+def f64_to_f32(x: Number) -> Number:
     bits = as_u64(x)
     if (bits & _U64(0x7FFFFFFFFFFFFFFF)) > _U64(0x7FF0000000000000):
-        return as_f32(_U32(((bits >> _U64(32)) & _U64(0x80000000)) | _U64(0x7FC00000)))  # type: ignore[no-any-return]
+        return as_f32(_U32(((bits >> _U64(32)) & _U64(0x80000000)) | _U64(0x7FC00000)))
     return np.float32(x)
 
 
 @compiled
-def narrow(x: np.float64, exponent_bits: int, mantissa_bits: int, nan: int, end: int, over: int, signed: int) -> int:
+def narrow(
+    x: Number,
+    exponent_bits: Number,
+    mantissa_bits: Number,
+    nan: Number,
+    end: Number,
+    over: Number,
+    signed: Number,
+) -> Number:
     """A double as a narrow format's bit pattern, by one rounding. The numbers are :data:`NARROW`'s."""
     bits = np.int64(as_u64(x) & _U64(0x7FFFFFFFFFFFFFFF))
     sign = np.int64(as_u64(x) >> _U64(63)) << (exponent_bits + mantissa_bits)
@@ -149,7 +158,7 @@ def table_of(name: str) -> F64Array:
 
 @compiled
 def convert_bits(
-    source: AnyArray, source_code: int, out: AnyArray, out_code: int, n: int, target: AnyArray
+    source: AnyArray, source_code: Number, out: AnyArray, out_code: Number, n: Number, target: AnyArray
 ) -> None:
     """Convert n bit patterns from one of F16, BF16, F32, F64 to another of them.
 
@@ -178,7 +187,7 @@ def convert_bits(
 
 
 @compiled
-def f32_to_bf16_bits(source: AnyArray, out: AnyArray, n: int) -> None:
+def f32_to_bf16_bits(source: AnyArray, out: AnyArray, n: Number) -> None:
     """Convert n float32 bit patterns to bfloat16 ones: the common case of :func:`convert_bits`."""
     for j in range(n):
         out[j] = f32_to_bf16(as_f32(_U32(source[j])))

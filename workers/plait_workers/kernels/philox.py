@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from plait_workers.kernels.compiled import U32Array, compiled, inlined
+from plait_workers.kernels.compiled import Number, U32Array, compiled, inlined
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)
@@ -39,7 +39,7 @@ def tensor_key(seed: int, name: str) -> tuple[int, int]:
 
 @inlined
 def _round(
-    x0: np.uint64, x1: np.uint64, x2: np.uint64, x3: np.uint64, k0: np.uint64, k1: np.uint64
+    x0: Number, x1: Number, x2: Number, x3: Number, k0: Number, k1: Number
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     # Words live in 64-bit lanes; only their low halves count, and only multiplications care.
     product0 = (x0 & _LOW) * _MULTIPLIER_0
@@ -48,7 +48,9 @@ def _round(
 
 
 @compiled
-def philox_block(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int, out: U32Array) -> None:
+def philox_block(
+    c0: Number, c1: Number, c2: Number, c3: Number, k0: Number, k1: Number, out: U32Array
+) -> None:
     """One block: four 32-bit words from a 128-bit counter and a 64-bit key, into ``out[0:4]``."""
     x0, x1, x2, x3 = np.uint64(c0), np.uint64(c1), np.uint64(c2), np.uint64(c3)
     a, b = np.uint64(k0), np.uint64(k1)
@@ -63,9 +65,7 @@ def philox_block(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int, out: U32A
 
 
 @compiled
-def draw(
-    k0: np.uint64, k1: np.uint64, block: np.uint64, num_blocks: int, u: U32Array, v: U32Array
-) -> None:
+def draw(k0: Number, k1: Number, block: Number, num_blocks: Number, u: U32Array, v: U32Array) -> None:
     """Numbers (u, v) for the 2 x ``num_blocks`` elements that start at element 2 x ``block``.
 
     ``num_blocks`` is even: two halves are drawn side by side, because one alone would wait for

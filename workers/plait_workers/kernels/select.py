@@ -19,6 +19,7 @@ import numpy as np
 from plait_workers.kernels.compiled import (
     AnyArray,
     I64Array,
+    Number,
     U32Array,
     U64Array,
     as_pointer,
@@ -36,18 +37,18 @@ _U32 = np.uint32
 
 
 @inlined
-def _changed(x: int, b: int, digits: int) -> np.uint16:
+def _changed(x: Number, b: Number, digits: Number) -> Number:
     """1 where x differs from b in value; ``digits`` masks the sign, as -0 equals +0. No NaN."""
     return _U16(((x ^ b) != 0) & (((x | b) & digits) != 0))
 
 
 @inlined
-def _is_nan(x: int, flip: int, digits: int, nan_from: int) -> np.uint16:
+def _is_nan(x: Number, flip: Number, digits: Number, nan_from: Number) -> Number:
     return _U16(((x ^ flip) & digits) >= nan_from)
 
 
 @compiled
-def _largest(x: AnyArray, n: int, flip: int, digits: int) -> int:
+def _largest(x: AnyArray, n: Number, flip: Number, digits: Number) -> Number:
     largest = x.dtype.type(0)
     for j in range(n):
         largest = max(largest, x.dtype.type((x[j] ^ flip) & digits))
@@ -56,8 +57,15 @@ def _largest(x: AnyArray, n: int, flip: int, digits: int) -> int:
 
 @compiled
 def _count_1(
-    x0: AnyArray, b: AnyArray, m: AnyArray, n: int, flip: int, digits: int, sign_free: int, largest: int
-) -> int:
+    x0: AnyArray,
+    b: AnyArray,
+    m: AnyArray,
+    n: Number,
+    flip: Number,
+    digits: Number,
+    sign_free: Number,
+    largest: Number,
+) -> Number:
     for j in range(n):
         x = x0[j]
         m[j] = _U16(m[j] + _changed(x, b[j], sign_free))
@@ -73,12 +81,12 @@ def _count_4(
     x3: AnyArray,
     b: AnyArray,
     m: AnyArray,
-    n: int,
-    flip: int,
-    digits: int,
-    sign_free: int,
-    largest: int,
-) -> int:
+    n: Number,
+    flip: Number,
+    digits: Number,
+    sign_free: Number,
+    largest: Number,
+) -> Number:
     for j in range(n):
         c = b[j]
         low = _U16(_changed(x0[j], c, sign_free) + _changed(x1[j], c, sign_free))
@@ -92,7 +100,14 @@ def _count_4(
 
 @compiled
 def _count_nan(
-    x: AnyArray, b: AnyArray, m: AnyArray, n: int, flip: int, digits: int, sign_free: int, nan_from: int
+    x: AnyArray,
+    b: AnyArray,
+    m: AnyArray,
+    n: Number,
+    flip: Number,
+    digits: Number,
+    sign_free: Number,
+    nan_from: Number,
 ) -> None:
     for j in range(n):
         nan = _is_nan(x[j], flip, digits, nan_from)
@@ -100,7 +115,7 @@ def _count_nan(
 
 
 @compiled
-def _rank(u: U32Array, v: U32Array, m: AnyArray, keep: U32Array, rank: AnyArray, n: int) -> None:
+def _rank(u: U32Array, v: U32Array, m: AnyArray, keep: U32Array, rank: AnyArray, n: Number) -> None:
     """Which of an element's M changed sub-models is taken: 0 .. M - 1, or none."""
     for j in range(n):
         t = (np.uint64(u[j]) * np.uint64(m[j])) >> _32
@@ -108,7 +123,7 @@ def _rank(u: U32Array, v: U32Array, m: AnyArray, keep: U32Array, rank: AnyArray,
 
 
 @compiled
-def _pick_1(x0: AnyArray, b: AnyArray, rank: AnyArray, out: AnyArray, n: int, digits: int) -> int:
+def _pick_1(x0: AnyArray, b: AnyArray, rank: AnyArray, out: AnyArray, n: Number, digits: Number) -> Number:
     taken = _U16(0)
     for j in range(n):
         r, x = rank[j], x0[j]
@@ -129,8 +144,8 @@ def _pick_4(
     b: AnyArray,
     rank: AnyArray,
     out: AnyArray,
-    n: int,
-    digits: int,
+    n: Number,
+    digits: Number,
     taken: I64Array,
 ) -> None:
     t0, t1, t2, t3 = _U16(0), _U16(0), _U16(0), _U16(0)
@@ -174,12 +189,12 @@ def _pick_nan(
     b: AnyArray,
     rank: AnyArray,
     out: AnyArray,
-    n: int,
-    flip: int,
-    digits: int,
-    sign_free: int,
-    nan_from: int,
-) -> int:
+    n: Number,
+    flip: Number,
+    digits: Number,
+    sign_free: Number,
+    nan_from: Number,
+) -> Number:
     taken = _U16(0)
     for j in range(n):
         r, x = rank[j], x0[j]
@@ -192,7 +207,7 @@ def _pick_nan(
 
 
 @compiled
-def _non_finite(x: AnyArray, n: int, flip: int, digits: int, non_finite_from: int) -> int:
+def _non_finite(x: AnyArray, n: Number, flip: Number, digits: Number, non_finite_from: Number) -> Number:
     count = 0
     for j in range(n):
         count += ((x[j] ^ flip) & digits) >= non_finite_from
@@ -200,14 +215,15 @@ def _non_finite(x: AnyArray, n: int, flip: int, digits: int, non_finite_from: in
 
 
 @inlined
-def _tile(pointers: U64Array, i: int, start: int, n: int, like: AnyArray) -> AnyArray:
+def _tile(pointers: U64Array, i: Number, start: Number, n: Number, like: AnyArray) -> AnyArray:
     address = pointers[i] + np.uint64(start * like.itemsize)
-    return carray(as_pointer(address), (n,), like.dtype)  # type: ignore[no-any-return]
+    tile: AnyArray = carray(as_pointer(address), (n,), like.dtype)
+    return tile
 
 
 @compiled
 def _count_tile(
-    pointers: U64Array, b: AnyArray, m: AnyArray, start: int, n: int, form: AnyArray, stats: I64Array
+    pointers: U64Array, b: AnyArray, m: AnyArray, start: Number, n: Number, form: AnyArray, stats: I64Array
 ) -> bool:
     """Fill ``m`` with the number of changed sub-models; true where a value is not finite."""
     num = len(pointers)
@@ -243,8 +259,8 @@ def _pick_tile(
     b: AnyArray,
     rank: AnyArray,
     out: AnyArray,
-    start: int,
-    n: int,
+    start: Number,
+    n: Number,
     form: AnyArray,
     with_nan: bool,
     stats: I64Array,
@@ -271,9 +287,9 @@ def select_equal(
     pointers: U64Array,
     base: AnyArray,
     out: AnyArray,
-    first: int,
-    k0: int,
-    k1: int,
+    first: Number,
+    k0: Number,
+    k1: Number,
     keep: U32Array,
     form: AnyArray,
     stats: I64Array,
@@ -316,10 +332,10 @@ def select_equal(
 def select_blind(
     pointers: U64Array,
     out: AnyArray,
-    first: int,
-    k0: int,
-    k1: int,
-    total: int,
+    first: Number,
+    k0: Number,
+    k1: Number,
+    total: Number,
     upto: U32Array,
     form: AnyArray,
     stats: I64Array,
@@ -353,7 +369,7 @@ def select_blind(
 
 
 @compiled
-def _take_between(x: AnyArray, t: U32Array, out: AnyArray, n: int, low: int, high: int) -> int:
+def _take_between(x: AnyArray, t: U32Array, out: AnyArray, n: Number, low: Number, high: Number) -> Number:
     taken = _U32(0)
     for j in range(n):
         hit = (t[j] >= low) & (t[j] < high)
@@ -363,7 +379,7 @@ def _take_between(x: AnyArray, t: U32Array, out: AnyArray, n: int, low: int, hig
 
 
 @compiled
-def count_changed(x: AnyArray, base: AnyArray, form: AnyArray) -> int:
+def count_changed(x: AnyArray, base: AnyArray, form: AnyArray) -> Number:
     """How many elements of x differ from the base's in value: -0 equals +0, a NaN equals nothing."""
     count = 0
     for j in range(len(x)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plait_workers.kernels.compiled import AnyArray, I64Array, U8Array, U32Array, U64Array, compiled
+from plait_workers.kernels.compiled import AnyArray, I64Array, Number, U8Array, U32Array, U64Array, compiled
 from plait_workers.kernels.philox import draw
 from plait_workers.kernels.select import TILE, _changed, _is_nan, _largest, _non_finite, _tile
 
@@ -22,7 +22,9 @@ _NOBODY = np.uint32(0xFFFFFFFF)
 
 
 @compiled
-def _mark(x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: int, weight: int, sign_free: int) -> None:
+def _mark(
+    x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: Number, weight: Number, sign_free: Number
+) -> None:
     for j in range(n):
         c = _U8(_changed(x[j], b[j], sign_free))
         mark[j] = c
@@ -31,7 +33,7 @@ def _mark(x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: int, weight: 
 
 @compiled
 def _mark_nan(
-    x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: int, weight: int, form: AnyArray
+    x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: Number, weight: Number, form: AnyArray
 ) -> None:
     flip, digits, sign_free, nan_from = form[0], form[1], form[2], form[4]
     for j in range(n):
@@ -41,7 +43,7 @@ def _mark_nan(
 
 
 @compiled
-def _target(u: U32Array, v: U32Array, m: U32Array, n: int, resample: int, target: U32Array) -> None:
+def _target(u: U32Array, v: U32Array, m: U32Array, n: Number, resample: Number, target: U32Array) -> None:
     """The point on the running sum of changed weights that is taken, or nobody's."""
     for j in range(n):
         total = np.uint64(m[j])
@@ -58,8 +60,8 @@ def _target(u: U32Array, v: U32Array, m: U32Array, n: int, resample: int, target
 
 @compiled
 def _pick_marked(
-    x: AnyArray, mark: U8Array, target: U32Array, running: U32Array, out: AnyArray, n: int, weight: int
-) -> int:
+    x: AnyArray, mark: U8Array, target: U32Array, running: U32Array, out: AnyArray, n: Number, weight: Number
+) -> Number:
     taken = _U32(0)
     for j in range(n):
         before = running[j]
@@ -76,11 +78,11 @@ def select_weighted(
     pointers: U64Array,
     base: AnyArray,
     out: AnyArray,
-    first: int,
-    k0: int,
-    k1: int,
+    first: Number,
+    k0: Number,
+    k1: Number,
     weights: U32Array,
-    resample: int,
+    resample: Number,
     form: AnyArray,
     stats: I64Array,
 ) -> None:

@@ -40,7 +40,9 @@ class Average(Method):
         if not all(math.isfinite(weight) for weight in weights):
             return [SpecInvalid("models: weights must be finite", found=f"weights {list(weights)[:8]}")]
         if sum(weights) == 0:
-            return [SpecInvalid("models: the weights' sum must not be 0", found=f"weights {list(weights)[:8]}")]
+            return [
+                SpecInvalid("models: the weights' sum must not be 0", found=f"weights {list(weights)[:8]}")
+            ]
         return []
 
     def describe(self, weights: Sequence[float]) -> str:

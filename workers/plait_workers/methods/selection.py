@@ -142,7 +142,16 @@ class _SelectMerger:
                 select_equal(pointers, common, target, first, k0, k1, self._keep, self._form, counters)
             else:
                 select_weighted(
-                    pointers, common, target, first, k0, k1, self._integers, self._resample, self._form, counters
+                    pointers,
+                    common,
+                    target,
+                    first,
+                    k0,
+                    k1,
+                    self._integers,
+                    self._resample,
+                    self._form,
+                    counters,
                 )
         if not direct:
             convert(target, context.working.name, out, context.output.name)
@@ -153,4 +162,3 @@ class _SelectMerger:
         converted = np.empty(len(bits), self._context.working.storage)
         convert(bits, dtype, converted, self._context.working.name)
         return converted
-

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from plait.errors import InternalError, SourceMissing, SpecInvalid, UploadGone
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartWriter, RangeReader, Upload
@@ -121,7 +122,9 @@ class LocalStore:
         except OSError as error:
             raise map_os_error(error, "reading a file", self._where(key)) from error
         if len(data) > limit:
-            raise SpecInvalid("a file is too large", where=self._where(key), expected=f"at most {limit} bytes")
+            raise SpecInvalid(
+                "a file is too large", where=self._where(key), expected=f"at most {limit} bytes"
+            )
         return data
 
     def open(self, key: str, version: str) -> RangeReader:
@@ -188,12 +191,12 @@ class LocalStore:
     def _metadata_path(self, key: str, inode: int) -> Path:
         return self._private / "objects" / f"{key.replace('/', '%2F')}@{inode}.json"
 
-    def _metadata(self, key: str, status: os.stat_result) -> dict[str, object]:
+    def _metadata(self, key: str, status: os.stat_result) -> dict[str, Any]:
         try:
             kept = json.loads(self._metadata_path(key, status.st_ino).read_bytes())
         except (OSError, ValueError):
             return {}
-        return kept if kept.get("size") == status.st_size else {}
+        return dict(kept) if kept.get("size") == status.st_size else {}
 
     def _keep_metadata(
         self, key: str, status: os.stat_result, metadata: Mapping[str, str], crc64nvme: str | None

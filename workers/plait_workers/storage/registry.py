@@ -17,5 +17,8 @@ def open_store(uri: Uri) -> ObjectStore:
     if uri.is_local:
         return LocalStore(uri.local_path)
     raise SpecInvalid(
-        "no store serves this kind of URI", where=str(uri), expected="a local path or file://", found=uri.scheme
+        "no store serves this kind of URI",
+        where=str(uri),
+        expected="a local path or file://",
+        found=uri.scheme,
     )
