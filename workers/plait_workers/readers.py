@@ -45,7 +45,7 @@ class Readers:
             if file not in self._open:
                 source, number = file
                 pinned = self._sources[source].files[number]
-                self._open[file] = self._stores[source].open(pinned.key, pinned.version)
+                self._open[file] = self._stores[source].open(pinned.key, pinned.version, bulk=True)
             self._open.move_to_end(file)
             self._users[file] = self._users.get(file, 0) + 1
             return self._open[file]

@@ -285,7 +285,12 @@ class _Pass:
         for source in job.sources_of(tensor):
             dtype = job.dtypes[job.dtype_of[source, tensor]]
             raw = self._read(tensor, source, first * dtype.itemsize, count * dtype.itemsize, readers)
-            arrays.append(np.frombuffer(raw, _storage(dtype)))
+            array = np.frombuffer(raw, _storage(dtype))
+            if not array.flags.aligned:  # in the file; kernels want it otherwise
+                scratch = self._workspace.scratch(source, array.nbytes)
+                scratch[:] = raw
+                array = np.frombuffer(scratch, _storage(dtype))
+            arrays.append(array)
         self._compare_twins(tensor, first, arrays, readers)
         base = arrays.pop() if out.uses_base else None
         low, high = cut

@@ -85,10 +85,10 @@ class TestMalformed:
 
     def test_one_error_stands_for_many_in_little_time(self) -> None:
         header = '{"a":{"dtype":"U8","shape":[' + "{}," * 500_000 + '{}],"data_offsets":[0,0]}}'
-        started = time.perf_counter()
+        started = time.process_time()
         with pytest.raises(CheckpointMalformed, match="tensor 'a'"):
             parse(file(header))
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 5
 
     def test_prefix_shorter_than_its_file(self) -> None:
         with pytest.raises(CheckpointMalformed, match="3 bytes"):
@@ -195,8 +195,8 @@ class TestGoodFiles:
         entries = [(f"model.layers.{i}.weight", DTYPES["BF16"], (i % 7, 4096)) for i in range(100_000)]
         prefix = build_header(entries, {})
         size = sum(2 * prod(shape) for *_, shape in entries)
-        started = time.perf_counter()
+        started = time.process_time()
         header = parse_header(prefix[8:], data_bytes=size, where=WHERE)
-        assert time.perf_counter() - started < 5  # 0.3 s on an idle core: a bound for a crowded one
+        assert time.process_time() - started < 5  # 0.3 s on an idle core
         assert header.names == [name for name, *_ in entries]
         assert header.shapes == [shape for *_, shape in entries]

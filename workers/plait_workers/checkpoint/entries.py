@@ -68,7 +68,7 @@ class Columns:
     """Takes each entry apart as soon as its JSON is read, into columns in the order of the file.
 
     What the decoder makes for an entry (three tuples and three lists) so dies young. Kept to the
-    end, these objects would triple the time: the garbage collector walks them again and again.
+    end, these objects would double the time: the garbage collector walks them again and again.
 
     Args:
         data_bytes: no entry may end after it.

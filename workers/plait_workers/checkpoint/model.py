@@ -241,7 +241,7 @@ def _no_model(store: ObjectStore, listing: dict[str, ObjectInfo]) -> PlaitError:
             "a model in pickle files is not read, as unpickling runs code",
             where=f"{store.uri}/{pickles[0]}",
             expected=SINGLE,
-            hint="Convert it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW) writes safetensors",
+            hint="Convert it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)",
         )
     found = "an empty or missing folder" if not listing else ", ".join(sorted(listing)[:5])
     return SourceMissing("no model here", where=store.uri, expected=f"{SINGLE} or {INDEX}", found=found)

@@ -36,6 +36,11 @@ def compiled(function: F) -> F:
     return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
+def callback(signature: Any, function: Callable[..., Any]) -> Any:
+    """Compile to a C function, now; a later process loads it from disk. It must be kept referenced."""
+    return getattr(numba, "cfunc")(signature, cache=True, nopython=True)(function)  # noqa: B009
+
+
 def inlined(function: F) -> F:
     """As :func:`compiled`, for helpers that become part of each caller's loop."""
     return cast(F, numba.njit(inline="always", nogil=True, error_model="numpy")(function))

@@ -58,7 +58,7 @@ class RangeReader(Protocol):
         """``len(scratch)`` bytes from ``offset``, all of the pinned version.
 
         Either ``scratch``, filled, or a view of the store's own memory that is valid until the
-        next call; no byte is copied in the second case.
+        reader is closed; no byte is copied in the second case.
 
         Raises:
             SourceChanged: the object is not the pinned version any more.
@@ -118,8 +118,8 @@ class ObjectStore(Protocol):
         """A small object whole; None if there is none. More than ``limit`` bytes is an error."""
         ...
 
-    def open(self, key: str, version: str) -> RangeReader:
-        """A reader pinned to ``version``."""
+    def open(self, key: str, version: str, *, bulk: bool = False) -> RangeReader:
+        """A reader pinned to ``version``. ``bulk`` says that much of the object will be read."""
         ...
 
     def put(

@@ -25,7 +25,7 @@ from typing import Any
 from plait.errors import InternalError, SourceMissing, SpecInvalid, UploadGone
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartWriter, RangeReader, Upload
 from plait_workers.storage.errors import map_os_error, os_errors
-from plait_workers.storage.local_io import LocalPartWriter, open_reader, version_of
+from plait_workers.storage.local_io import LocalPartWriter, LocalReader, version_of
 
 PRIVATE = ".plait"
 _ATTEMPTS = 8
@@ -127,9 +127,15 @@ class LocalStore:
             )
         return data
 
-    def open(self, key: str, version: str) -> RangeReader:
-        """A reader that holds the file open and compares its status."""
-        return open_reader(self._path(key), version)
+    def open(self, key: str, version: str, *, bulk: bool = False) -> RangeReader:
+        """A reader that holds the file open and compares its status; in bulk, by a memory map."""
+        path = self._path(key)
+        if bulk:
+            from plait_workers.storage.mapped import MappedReader, can_map
+
+            if can_map(path):
+                return MappedReader(path, version)
+        return LocalReader(path, version)
 
     def put(
         self, key: str, data: bytes, *, if_absent: bool = False, metadata: Mapping[str, str] | None = None

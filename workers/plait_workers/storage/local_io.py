@@ -69,11 +69,6 @@ class LocalReader:
             self._descriptor = -1
 
 
-def open_reader(path: Path, version: str) -> LocalReader:
-    """The reader that suits the file."""
-    return LocalReader(path, version)
-
-
 class LocalPartWriter:
     """Writes a part in steps with ``pwrite``, then notes it in the upload's log."""
 

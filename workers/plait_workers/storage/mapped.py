@@ -1,0 +1,159 @@
+"""Reads local files through memory maps: no byte is copied between the page cache and a kernel.
+
+A mapped file that is cut short while it is read raises SIGBUS, which would end the process. So that it
+ends the merge with ``source-changed`` instead, the handler of :mod:`plait_workers.kernels.bus_error`
+puts zeros where a page of ours is missing, and counts it; the reader's next check finds the count. A
+SIGBUS anywhere else goes to whoever handled it before.
+
+Only on 64-bit Linux, and only on file systems of this machine: network mounts map badly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+
+from plait_workers.kernels.bus_error import (
+    MAX_MAPS,
+    ROW_START,
+    ROW_WORDS,
+    SET_TABLE,
+    SIGBUS,
+    TABLE_WORDS,
+    handler_address,
+)
+from plait_workers.storage.local_io import LocalReader
+
+_LOCAL_SYSTEMS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "zfs", "overlay"})
+_SA_SIGINFO: Final = 4
+
+
+class _SigAction(ctypes.Structure):
+    """``struct sigaction`` of the C libraries of 64-bit Linux."""
+
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_byte * 128),
+        ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    )
+
+
+class _Guard:
+    """The one table of maps that the process's handler knows of. A signal handler is global by nature."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._table = np.zeros(TABLE_WORDS, np.uint64)
+        self._before = _SigAction()
+        self._table[0] = ctypes.addressof(self._before)
+        address = handler_address()
+        table = self._table.__array_interface__["data"][0]
+        tell = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_uint64, ctypes.c_uint64)(address)
+        tell(SET_TABLE, table, 0)
+        action = _SigAction(handler=address, flags=_SA_SIGINFO)
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.sigaction(SIGBUS, ctypes.byref(action), ctypes.byref(self._before)) != 0:
+            raise OSError(ctypes.get_errno(), "sigaction")
+
+    def add(self, start: int, size: int) -> int | None:
+        """Guard a map; its row, or None if the table is full."""
+        with self._lock:
+            rows = self._table[ROW_START:].reshape(MAX_MAPS, ROW_WORDS)
+            free = np.flatnonzero(rows[:, 1] == 0)
+            if not len(free):
+                return None
+            row = int(free[0])
+            rows[row] = (start, start + size, 0)
+            return row
+
+    def hits(self, row: int) -> int:
+        """How many pages were missing."""
+        return int(self._table[ROW_START + ROW_WORDS * row + 2])
+
+    def remove(self, row: int) -> None:
+        """Forget a map that is gone."""
+        with self._lock:
+            self._table[ROW_START + ROW_WORDS * row :][:ROW_WORDS] = 0
+
+
+@functools.cache
+def _guard() -> _Guard:
+    return _Guard()
+
+
+def can_map(path: Path) -> bool:
+    """Whether a file lies on a file system of this machine, on a system that we know."""
+    if sys.platform != "linux" or sys.maxsize < 2**32:
+        return False
+    with suppress(OSError):
+        return _is_local(os.stat(path).st_dev, str(path.resolve().parent))
+    return False
+
+
+@functools.lru_cache(maxsize=256)
+def _is_local(_device: int, folder: str) -> bool:
+    mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
+    while folder not in mounts and folder != "/":
+        folder = os.path.dirname(folder)
+    return mounts.get(folder) in _LOCAL_SYSTEMS
+
+
+class MappedReader(LocalReader):
+    """Reads by views of the mapped file. Shared by threads; a view is valid until the reader is closed."""
+
+    def __init__(self, path: Path, version: str) -> None:
+        super().__init__(path, version)
+        self._row: int | None = None
+        self._map: mmap.mmap | None = None
+        self._view = memoryview(b"")
+        size = os.fstat(self._descriptor).st_size
+        if size == 0:
+            return
+        guard = _guard()
+        self._map = mmap.mmap(self._descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        self._view = memoryview(self._map)
+        address: Any = np.frombuffer(self._view, np.uint8).__array_interface__["data"][0]
+        self._row = guard.add(int(address), size)
+        if self._row is None:  # more maps than rows: this one is read the other way
+            self._unmap()
+
+    def read(self, offset: int, scratch: memoryview) -> memoryview:
+        """A view of the map; nothing is copied."""
+        if self._map is None or offset + len(scratch) > len(self._view):
+            return super().read(offset, scratch)
+        return self._view[offset : offset + len(scratch)]
+
+    def check(self) -> None:
+        """As always; and no page may have been missing. Pages read so far are unmapped again."""
+        super().check()
+        if self._row is not None and _guard().hits(self._row):
+            raise self._changed("missing pages: the file was cut, or its disk failed")
+        if self._map is not None:
+            # They stay in the page cache, but count no longer as this process's memory.
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def _unmap(self) -> None:
+        self._view.release()
+        if self._map is not None:
+            self._map.close()
+        self._map, self._view = None, memoryview(b"")
+
+    def close(self) -> None:
+        """Unmap and close. A map that is still looked at stays, guarded, until the process ends."""
+        with suppress(BufferError):
+            self._unmap()
+            if self._row is not None:
+                _guard().remove(self._row)
+                self._row = None
+        super().close()
