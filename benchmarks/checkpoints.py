@@ -16,12 +16,14 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
 import numpy as np
 from common import DATA, note
 
+from plait.spec import MergeSpec
 from plait_workers.checkpoint.dtypes import DTYPES, Dtype
 from plait_workers.checkpoint.header import build_header
 
@@ -170,7 +172,7 @@ def make_headers(folder: Path, tensors: int, models: int, shards: int) -> None:
         for index in range(tensors)
     ]
     cuts = [tensors * shard // shards for shard in range(shards + 1)]
-    groups = [entries[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+    groups = [entries[start:stop] for start, stop in pairwise(cuts)]
     keys = [f"model-{number:05d}-of-{shards:05d}.safetensors" for number in range(1, shards + 1)]
     keys = keys if shards > 1 else ["model.safetensors"]
     headers = [build_header(group, _METADATA) for group in groups]
@@ -185,6 +187,15 @@ def make_headers(folder: Path, tensors: int, models: int, shards: int) -> None:
         if shards > 1:
             (folder / name / "model.safetensors.index.json").write_text(index)
     _note_made(folder, recipe)
+
+
+def write_spec(
+    path: Path, models: Sequence[Path], base: Path | None, method: dict[str, object], output: Path
+) -> Path:
+    """Write a merge.yaml and return its path."""
+    spec = MergeSpec(models=models, base=base, method=method, output=output)
+    path.write_text(spec.to_yaml())
+    return path
 
 
 def _new_model(folder: Path, shape: Shape) -> None:

@@ -111,7 +111,7 @@ def report(name: str, title: str, figures: Sequence[Figure], options: argparse.N
     _console.print(
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_bytes'] / 1e9:.0f} GB; "
         f"Python {facts['python']}, numpy {facts['numpy']}, numba {facts['numba']}, "
-        f"plait {facts['plait']} at {facts['commit']}{' and changes' if facts['uncommitted_changes'] else ''}",
+        f"plait {facts['plait']} at {facts['commit']}{', changed' if facts['uncommitted_changes'] else ''}",
         highlight=False,
     )
     table = Table(title=title, title_justify="left")
@@ -161,6 +161,11 @@ def alternate(
             seconds[name].append(runs[name]())
             note(f"round {index + 1} of {rounds}: {name} {seconds[name][-1]:.3f} s")
     return seconds
+
+
+def times(what: str, values: Sequence[float]) -> Figure:
+    """A row of seconds, without a limit."""
+    return Figure(what=what, value=spread(values), details={"seconds": values})
 
 
 def spread(values: Sequence[float]) -> str:

@@ -22,7 +22,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: set before transformer
 import torch
 import transformers
 from torch import Tensor
-from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
 
 NUM_ORDERS = 5
 FINE_TUNING_TOPICS = ("string-methods", "formatstrings", "debugger")
@@ -51,7 +51,7 @@ class Corpus:
 
 
 def load_corpus() -> Corpus:
-    """Split the topics; a paragraph that several topics share is kept once, so nothing held out is trained on."""
+    """Split the topics. A paragraph that several share is kept once: nothing held out is trained on."""
     names = [*FINE_TUNING_TOPICS, *sorted(set(topics) - set(FINE_TUNING_TOPICS))]
     seen: set[str] = set()
     texts: dict[str, str] = {}
@@ -125,6 +125,8 @@ def train(model: LlamaForCausalLM, batches: list[Tensor], *, lr: float, warmup: 
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        if (step + 1) % 250 == 0:
+            print(f"  step {step + 1} of {len(batches)}: loss {loss.item():.3f}", flush=True)
 
 
 def train_base(corpus: Corpus, folder: Path) -> None:
@@ -138,7 +140,9 @@ def train_base(corpus: Corpus, folder: Path) -> None:
 def fine_tune(corpus: Corpus, base: Path, folder: Path, *, order: int) -> None:
     """Train a copy of the base on the fine-tuning chunks in this order and save it."""
     model = load(base)
-    train(model, list(ordered_batches(corpus.fine_tuning, seed=order)), lr=FINE_TUNE_LR, warmup=10, decay=False)
+    train(
+        model, list(ordered_batches(corpus.fine_tuning, seed=order)), lr=FINE_TUNE_LR, warmup=10, decay=False
+    )
     save(model, folder)
 
 
@@ -149,7 +153,7 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
 
 def load(folder: Path) -> LlamaForCausalLM:
-    """Load a checkpoint as anyone would, in float32: quicker on a CPU, and the values are those of the files."""
+    """Load a checkpoint in float32: quicker on a CPU, and the values are exactly those in the files."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert isinstance(model, LlamaForCausalLM)
     return model
@@ -166,10 +170,19 @@ def mean_loss(folder: Path, chunks: Tensor) -> float:
     return sum(losses) / len(chunks)
 
 
+@torch.inference_mode()
+def complete(folder: Path, prompt: str, *, num_bytes: int = 200) -> str:
+    """Load a checkpoint and its tokenizer; return what the model finds most likely after the prompt."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+    ids = load(folder).eval().generate(**inputs, max_new_tokens=num_bytes, do_sample=False)[0]
+    return str(tokenizer.decode(ids[inputs["input_ids"].shape[1] :]))
+
+
 def main(out: Path) -> None:
     """Train everything and print each model's loss on the held-out chunks."""
     corpus = load_corpus()
-    print(f"{len(corpus.base)} bytes to train the base; {tuple(corpus.fine_tuning.shape)} chunks to fine-tune on")
+    print(f"{len(corpus.base)} bytes to train the base, {len(corpus.fine_tuning)} chunks to fine-tune on")
     for name in ["base", *(f"order-{i}" for i in range(NUM_ORDERS))]:
         start = time.perf_counter()
         if name == "base":

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from plait.errors import CommitUnknown, OutputClaimed, OutputExists
-from plait_workers.checkpoint.model import CONFIG, INDEX
+from plait_workers.checkpoint.model import CONFIG, INDEX, is_plain_name
 from plait_workers.job import OutShard
 from plait_workers.storage.base import ObjectStore, Upload
 
@@ -91,16 +91,17 @@ def take_claim(
         OutputExists: a result or foreign files lie there, and ``overwrite`` is false.
         OutputClaimed: another fingerprint holds it and is alive.
     """
-    published = published_fingerprint(store)
-    if not overwrite:
-        if published == fingerprint:
-            return Claim(epoch=0, driver=driver, fingerprint=fingerprint, done=True)
-        _refuse_existing(store, fingerprint, keys, published)
+    done = Claim(epoch=0, driver=driver, fingerprint=fingerprint, done=True)
     while True:
+        if not overwrite and _is_done(store, fingerprint, keys):
+            return done
         epoch, holder = _newest(store)
-        if epoch and holder == fingerprint and published is None:
-            heartbeat(store, Claim(epoch=epoch, driver=driver, fingerprint=fingerprint))
-            return Claim(epoch=epoch, driver=driver, fingerprint=fingerprint, joined=True)
+        if epoch and holder == fingerprint and published_fingerprint(store) is None:
+            claim = Claim(epoch=epoch, driver=driver, fingerprint=fingerprint, joined=True)
+            heartbeat(store, claim)
+            if overwrite:  # whoever began this may have been killed before all of the old result was gone
+                _remove_result(store, keys, keep=fingerprint)
+            return claim
         if epoch and holder != fingerprint and not overwrite:
             _refuse_living(store, epoch, holder)
         claim = Claim(epoch=epoch + 1, driver=driver, fingerprint=fingerprint)
@@ -112,7 +113,20 @@ def take_claim(
     _fence(store, claim.epoch)
     if overwrite:
         _remove_result(store, keys)
-    return claim
+        return claim
+    try:  # somebody may have published, and tidied up, after the first look and before the claim
+        if not _is_done(store, fingerprint, keys):
+            return claim
+    except OutputExists:
+        _drop(store, claim)
+        raise
+    _drop(store, claim)
+    return done
+
+
+def _drop(store: ObjectStore, claim: Claim) -> None:
+    for key in (_alive_key(claim.epoch, claim.driver), _claim_key(claim.epoch)):
+        store.delete(key)
 
 
 def _newest(store: ObjectStore) -> tuple[int, str]:
@@ -125,13 +139,13 @@ def _newest(store: ObjectStore) -> tuple[int, str]:
 
 
 def check_claim(store: ObjectStore, claim: Claim) -> None:
-    """Raise ``OutputClaimed`` if a later epoch holds the output."""
+    """Raise ``OutputClaimed`` if another claim holds the output, or none: whoever published ended it."""
     epoch, holder = _newest(store)
-    if epoch > claim.epoch:
+    if (epoch, holder) != (claim.epoch, claim.fingerprint):
         raise OutputClaimed(
             "another merge took over the output",
             where=store.uri,
-            found=f"fingerprint {holder[:12]}, epoch {epoch}",
+            found=f"fingerprint {holder[:12]}, epoch {epoch}" if epoch else "no claim any more",
         )
 
 
@@ -160,9 +174,22 @@ def _refuse_living(store: ObjectStore, epoch: int, holder: str) -> None:
             )
 
 
-def _refuse_existing(
-    store: ObjectStore, fingerprint: str, keys: Sequence[str], published: str | None
-) -> None:
+def _is_done(store: ObjectStore, fingerprint: str, keys: Sequence[str]) -> bool:
+    """Whether this result is published; raises ``OutputExists`` if something else lies there."""
+    published = published_fingerprint(store)
+    if published == fingerprint:
+        return True
+    try:
+        refuse_existing(store, fingerprint, keys, published)
+    except OutputExists:
+        if published_fingerprint(store) == fingerprint:  # published, and tidied up, while we looked
+            return True
+        raise
+    return False
+
+
+def refuse_existing(store: ObjectStore, fingerprint: str, keys: Sequence[str], published: str | None) -> None:
+    """Raise ``OutputExists`` if another result, or a foreign file, lies where ours would go."""
     hint = "Choose another output, or replace this one with --overwrite"
     if published is not None:
         raise OutputExists(
@@ -171,7 +198,7 @@ def _refuse_existing(
             found=f"fingerprint {published[:12]}",
             hint=hint,
         )
-    for key in dict.fromkeys((CONFIG, INDEX, *keys)):
+    for key in dict.fromkeys((CONFIG, INDEX, *keys, *_tensor_files(store))):
         info = store.head(key)
         if info is not None and info.metadata.get(FINGERPRINT) != fingerprint:
             raise OutputExists("the output is not empty", where=f"{store.uri}/{key}", hint=hint)
@@ -185,13 +212,26 @@ def _fence(store: ObjectStore, epoch: int) -> None:
             store.abort(upload)
 
 
-def _remove_result(store: ObjectStore, keys: Sequence[str]) -> None:
-    """First what makes a model visible, then the rest: for a while there is none, never a mixed one."""
-    for key in dict.fromkeys((MANIFEST, CONFIG, INDEX, *keys)):
-        store.delete(key)
-    for info in list(store.list()):
-        if "/" not in info.key and info.key.endswith(".safetensors"):
-            store.delete(info.key)
+def _remove_result(store: ObjectStore, keys: Sequence[str], *, keep: str | None = None) -> None:
+    """First what makes a model visible, then the rest: for a while there is none, never a mixed one.
+
+    Objects of the fingerprint ``keep`` stay.
+    """
+    for key in dict.fromkeys((MANIFEST, CONFIG, INDEX, *keys, *_old_files(store), *_tensor_files(store))):
+        info = store.head(key)
+        if info is not None and (keep is None or info.metadata.get(FINGERPRINT) != keep):
+            store.delete(key)
+
+
+def _old_files(store: ObjectStore) -> list[str]:
+    """The small files of the result that lies there."""
+    manifest = _json(store, MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    return [name for name in files if is_plain_name(name)] if isinstance(files, dict) else []
+
+
+def _tensor_files(store: ObjectStore) -> list[str]:
+    return [info.key for info in store.list() if "/" not in info.key and info.key.endswith(".safetensors")]
 
 
 def _shared_uploads(store: ObjectStore, epoch: int) -> dict[str, Upload]:
@@ -208,14 +248,19 @@ def share_uploads(store: ObjectStore, claim: Claim, shards: Sequence[OutShard]) 
     if store.head(_uploads_key(claim.epoch)) is None:
         metadata = {FINGERPRINT: claim.fingerprint}
         own: list[Upload] = []
-        won = False
+        listed = won = False
         try:
             for shard in shards:
                 own.append(store.create_upload(shard.key, size=shard.size, metadata=metadata))
             data = {upload.key: {"id": upload.id, "size": upload.size} for upload in own}
-            won = store.put(_uploads_key(claim.epoch), json.dumps(data).encode(), if_absent=True)
+            listed = store.put(_uploads_key(claim.epoch), json.dumps(data).encode(), if_absent=True)
+            if listed:  # nobody fences off an epoch that is over and tidied up: look once more
+                check_claim(store, claim)
+                won = True
         finally:
             if not won:
+                if listed:
+                    store.delete(_uploads_key(claim.epoch))
                 for upload in own:
                     store.abort(upload)
     shared = _shared_uploads(store, claim.epoch)

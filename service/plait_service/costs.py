@@ -58,25 +58,28 @@ def costs_of(job: Job) -> Costs:
     reads_base = np.array([tensor.uses_base for tensor in job.tensors])[segments.tensor]
     base_alone = np.array([tensor.action is Action.BASE for tensor in job.tensors])[segments.tensor]
     bits_of = np.array([dtype.bits for dtype in job.dtypes], np.int64)
+    # Elements cut by a bound are read whole.
+    first = segments.start * 8 // out_bits
+    last = -(-segments.stop * 8 // out_bits)
     total, requests = 0, 0
     for source in range(len(job.sources)):
         wanted = reads_base if source == job.num_models else ~base_alone
         pick = segments.tensor[wanted]
         file = job.file_of[source, pick]
         bits = bits_of[job.dtype_of[source, pick]]
-        # Elements cut by a bound are read whole.
-        first = segments.start[wanted] * 8 // out_bits[wanted]
-        last = -(-segments.stop[wanted] * 8 // out_bits[wanted])
-        begin = job.offset_of[source, pick] + first * bits // 8
-        end = job.offset_of[source, pick] + -(-last * bits // 8)
+        begin = job.offset_of[source, pick] + first[wanted] * bits // 8
+        end = job.offset_of[source, pick] + -(-last[wanted] * bits // 8)
         gap = begin[1:] - end[:-1]
         part = segments.part[wanted]
         apart = (part[1:] != part[:-1]) | (file[1:] != file[:-1]) | (gap < 0) | (gap > NEAR)
         total += int((end - begin).sum())
         requests += int(apart.sum()) + (1 if len(pick) else 0)
     for tensor, twins in job.twins.items():
-        total += sum(job.tensors[tensor].nbytes for _ in twins)
-        requests += len(twins) * max(1, int((segments.tensor == tensor).sum()))
+        here, read = segments.tensor == tensor, job.sources_of(tensor)
+        for source in (source for source, _, _ in twins if source in read):
+            bits = bits_of[job.dtype_of[source, tensor]]
+            total += int((last[here] - first[here]).sum()) * int(bits) // 8
+            requests += int(here.sum())
     parts = sum(shard.num_parts for shard in job.shards)
     return Costs(
         bytes_read=total,

@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from plait.errors import Cancelled, NoSpace, PlaitError
-from plait.sizes import format_size
+from plait.errors import Cancelled, PlaitError, UploadGone
 from plait_service.budget import Budget
 from plait_service.card import build_card
 from plait_service.claim import (
@@ -39,17 +38,16 @@ from plait_service.executor import ThreadExecutor
 from plait_service.journal import Journal, finished_parts, read_journals
 from plait_service.manifest import build_manifest
 from plait_service.plan import needs_agreement
+from plait_service.preflight import output_problems
 from plait_service.prepare import Prepared
 from plait_service.publish import publish
-from plait_service.small_files import small_files
+from plait_service.small_files import CARD, output_keys, small_files
 from plait_workers.job import Unit
 from plait_workers.storage.base import Upload
 from plait_workers.unit import PartRecord, UnitRunner
 
 FLUSH_EVERY = 2.0
 """Seconds between two flushes of the journal: at most this much work is done again after a kill."""
-
-CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +83,18 @@ class Outcome:
 class _Run:
     records: dict[Unit, PartRecord] = field(default_factory=dict)
     resumed: int = 0
+    merged: int = 0
+
+
+class _Halt(threading.Event):
+    """Ends the work on one set of uploads: set by an error in it, or with the driver's own ``stop``."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self._outer = stop
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._outer.is_set()
 
 
 class Driver:
@@ -128,22 +138,24 @@ class Driver:
         """Merge and publish; idempotent.
 
         Raises:
-            OutputExists, OutputClaimed: somebody else's result, or work, lies at the output.
+            PlanRejected: the output cannot be written: it exists, there is no room, no permission.
+            OutputClaimed: somebody else is writing there.
             SourceChanged, TensorMismatch, QuantizedSource: found while reading.
-            NoSpace, AccessDenied, StoreUnavailable: of a store.
+            NoSpace, AccessDenied, StoreUnavailable: of a store, on the way.
             Cancelled: ``stop`` was set.
             CommitUnknown: the outcome cannot be known; nothing was deleted.
         """
         started = time.monotonic()
-        self._check_space()
+        problems = output_problems(self._plan, self._output, overwrite=self._overwrite)
+        if problems:
+            raise PlanRejected(problems)
         files = small_files(self._plan, self._copies)
-        keys = [CARD, *files, *(shard.key for shard in self._job.shards)]
         self._step("claim")
         claim = take_claim(
             self._output,
             fingerprint=self._job.fingerprint,
             driver=self._name,
-            keys=keys,
+            keys=output_keys(self._plan),
             overwrite=self._overwrite,
         )
         if claim.done:
@@ -157,6 +169,7 @@ class Driver:
             if not self._published():
                 release(self._output, claim)
                 raise
+            clean_up(self._output)
             return self._outcome(run, started, by_another=True)
         except BaseException:
             release(self._output, claim)
@@ -179,37 +192,30 @@ class Driver:
             already_done=already_done,
             by_another=by_another,
             resumed_parts=run.resumed,
-            merged_parts=len(run.records) - run.resumed,
+            merged_parts=run.merged,
             seconds=time.monotonic() - started,
         )
-
-    def _check_space(self) -> None:
-        """A full disk is an error now; a run that is resumed has its space already."""
-        if any(True for _ in self._output.list(".plait/claim-")):
-            return
-        free, needed = self._output.free_bytes(), self._plan.costs.bytes_written
-        if free is not None and free < needed:
-            raise NoSpace(
-                "the result does not fit",
-                where=self._output.uri,
-                expected=f"{format_size(needed)} free",
-                found=format_size(free),
-            )
 
     def _merge(self, claim: Claim, files: dict[str, bytes], run: _Run) -> None:
         job, store = self._job, self._output
         self._step("check")
         self._check_agreement()
-        self._step("uploads")
-        uploads = share_uploads(store, claim, job.shards)
-        self._step("resume")
-        run.records = finished_parts(store, read_journals(store, claim.epoch), uploads)
-        run.resumed = len(run.records)
-        self._resumed_bytes = sum(record.size for record in run.records.values())
-        self._report(0, None)
-        self._step("units")
         journal = Journal(store, epoch=claim.epoch, driver=self._name)
-        self._run_units(claim, journal, uploads, run)
+        for chance in range(2 * len(job.shards) + 2, 0, -1):
+            self._step("uploads")
+            uploads = share_uploads(store, claim, job.shards)
+            self._step("resume")
+            self._resume(claim, uploads, run)
+            self._step("units")
+            try:
+                self._run_units(claim, journal, uploads, run)
+                break
+            except UploadGone:
+                # Fenced off; or a driver that shares this merge completed a shard, and then all of
+                # its parts are on record.
+                check_claim(store, claim)
+                if chance == 1:
+                    raise
         self._step("publish")
         files[CARD] = build_card(self._plan, run.records)
         manifest = build_manifest(self._plan, run.records, {name: len(data) for name, data in files.items()})
@@ -224,24 +230,32 @@ class Driver:
             step=self._step,
         )
 
+    def _resume(self, claim: Claim, uploads: list[Upload], run: _Run) -> None:
+        run.records = finished_parts(self._output, read_journals(self._output, claim.epoch), uploads)
+        run.resumed = max(0, len(run.records) - run.merged)
+        with self._lock:
+            self._done_bytes = 0
+            self._resumed_bytes = sum(record.size for record in run.records.values())
+        self._report(0, None)
+
     def _check_agreement(self) -> None:
         """Compare quantised tensors before anything is written: the one read before the work starts."""
         tensors = needs_agreement(self._plan)
         if tensors:
-            runner = self._runner([])
+            runner = self._runner([], self._stop)
             workspace = runner.workspace()
             for tensor in tensors:
                 runner.compare(tensor, workspace)
             runner.readers.close()
 
-    def _runner(self, uploads: list[Upload]) -> UnitRunner:
+    def _runner(self, uploads: list[Upload], stop: threading.Event) -> UnitRunner:
         return UnitRunner(
             job=self._job,
             stores=self._stores,
             output=self._output,
             uploads=uploads,
             step_bytes=self._budget.step_bytes,
-            stop=self._stop,
+            stop=stop,
             on_bytes=self._report,
         )
 
@@ -259,33 +273,40 @@ class Driver:
         )
 
     def _run_units(self, claim: Claim, journal: Journal, uploads: list[Upload], run: _Run) -> None:
-        runner = self._runner(uploads)
+        halt = _Halt(self._stop)
+        runner = self._runner(uploads, halt)
         lock = threading.Lock()
 
         def on_done(record: PartRecord) -> None:
             with lock:
                 run.records[record.unit] = record
+                run.merged += 1
             journal.add(record)
 
         left = [unit for unit in self._job.units() if unit not in run.records]
-        executor = ThreadExecutor(runner, threads=self._budget.threads, stop=self._stop)
+        executor = ThreadExecutor(runner, threads=self._budget.threads, stop=halt)
         try:
-            with self._housekeeping(claim, journal, uploads):
+            with self._housekeeping(claim, journal, uploads, halt):
                 executor.run(left, on_done)
-        except BaseException:
+            if self._stop.is_set():
+                raise Cancelled("stopped")
+        except BaseException as error:
             # What is finished stays finished. Not synced: leaving must not take seconds.
             with suppress(PlaitError):
+                check_claim(self._output, claim)
                 journal.flush(uploads, durable=False)
+            if isinstance(error, Cancelled):
+                hint = "Run the same command again to carry on"
+                raise Cancelled("the merge was stopped", hint=hint) from None
             raise
         finally:
             runner.readers.close()
-        if self._stop.is_set():
-            journal.flush(uploads, durable=False)
-            raise Cancelled("the merge was stopped", hint="Run the same command again to carry on")
         journal.flush(uploads)
 
     @contextmanager
-    def _housekeeping(self, claim: Claim, journal: Journal, uploads: list[Upload]) -> Iterator[None]:
+    def _housekeeping(
+        self, claim: Claim, journal: Journal, uploads: list[Upload], halt: threading.Event
+    ) -> Iterator[None]:
         """Beside the work: flush the journal, renew the heartbeat, notice a takeover."""
         ended = threading.Event()
         errors: list[PlaitError] = []
@@ -301,15 +322,18 @@ class Driver:
                         beat = time.monotonic()
                 except PlaitError as error:
                     errors.append(error)
-                    self._stop.set()
+                    halt.set()
                     return
 
         thread = threading.Thread(target=keep_house, name="plait-housekeeping", daemon=True)
         thread.start()
         try:
             yield
+        except Cancelled:
+            if not errors:
+                raise
         finally:
             ended.set()
-            thread.join(1.0 if self._stop.is_set() else None)
+            thread.join(1.0 if halt.is_set() else None)
         if errors:
             raise errors[0]

@@ -13,7 +13,7 @@ from plait.spec import MergeSpec, Source
 from plait.spec_clashes import clashes
 from plait.uri import Uri, parse_uri
 from plait_service.plan import Plan, make_plan
-from plait_workers.checkpoint.model import Checkpoint, load_checkpoint, natural_key
+from plait_workers.checkpoint.model import Checkpoint, HeaderCache, load_checkpoint, natural_key
 from plait_workers.methods import METHODS
 from plait_workers.storage.base import ObjectStore
 from plait_workers.storage.registry import open_store
@@ -114,9 +114,11 @@ def _copied(spec: MergeSpec, named: Sequence[Uri]) -> int:
 def _load_all(stores: Sequence[ObjectStore]) -> list[Checkpoint]:
     """Headers of all sources at once; all that is wrong with any of them is reported together."""
 
+    known = HeaderCache()
+
     def load(store: ObjectStore) -> Checkpoint | PlaitError:
         try:
-            return load_checkpoint(store)
+            return load_checkpoint(store, known)
         except PlaitError as error:
             return error
 

@@ -52,19 +52,23 @@ def publish(
         OutputClaimed: another merge took over.
         CommitUnknown: an object is neither ours nor absent.
     """
-    check_claim(store, claim)
+
+    def begin(name: str) -> None:
+        """A driver that slept must not wake up into somebody else's output."""
+        step(name)
+        check_claim(store, claim)
+
     for index, shard in enumerate(job.shards):
-        step(f"complete {shard.key}")
+        begin(f"complete {shard.key}")
         parts = [records[Unit(shard=index, number=number)] for number in range(1, shard.num_parts + 1)]
         _complete(store, claim, uploads[index], parts)
     last = [key for key in (INDEX, CONFIG) if key in files]
     for key in [*(key for key in sorted(files) if key not in last), *last]:
-        step(f"put {key}")
+        begin(f"put {key}")
         _put(store, claim, key, files[key])
-    step("look")
-    check_claim(store, claim)
+    begin("look")
     _look(store, claim, {shard.key: shard.size for shard in job.shards}, files)
-    step(f"put {MANIFEST}")
+    begin(f"put {MANIFEST}")
     if store.put(MANIFEST, manifest, if_absent=True, metadata={FINGERPRINT: claim.fingerprint}):
         return
     if published_fingerprint(store) != claim.fingerprint:

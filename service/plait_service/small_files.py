@@ -31,6 +31,7 @@ _COPIED: Final = (
 )
 """What is copied from the first sub-model; training states, logs and other weights are not."""
 
+CARD: Final = "README.md"
 _LIMIT: Final = 256 << 20
 _TORCH_NAMES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -38,6 +39,13 @@ _TORCH_NAMES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF
 def is_copied(name: str) -> bool:
     """Whether a file of a model's folder belongs into the result."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in _COPIED)
+
+
+def output_keys(plan: Plan) -> list[str]:
+    """Every name that a merge writes but the manifest's."""
+    copied = [info.key for info in plan.copy_from.others if is_copied(info.key)]
+    index = [INDEX] if len(plan.job.shards) > 1 else []
+    return [CARD, *copied, *index, *(shard.key for shard in plan.job.shards)]
 
 
 def small_files(plan: Plan, store: ObjectStore) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from plait.errors import PlaitError, TensorMismatch
 from plait_workers.checkpoint.dtypes import DTYPES, Dtype
 from plait_workers.checkpoint.model import Checkpoint
-from plait_workers.checkpoint.quantized import quantized_names
+from plait_workers.checkpoint.quantized import is_quantized, quantized_names
 from plait_workers.checkpoint.tied import tied_group
 from plait_workers.job import Action, OutTensor
 from plait_workers.methods.base import Method
@@ -60,22 +60,27 @@ def match_tensors(
     """
     matched = Matched()
     aliases = _aliases(models, base)
-    columns = [_rows_by_name(source, aliases) for source in (*models, *([base] if base else []))]
+    sources = [*models, *([base] if base else [])]
+    alike = _alike(sources)
+    distinct = sorted(set(alike))
+    by_layout = {index: _rows_by_name(sources[index], aliases) for index in distinct}
+    columns = [by_layout[index] for index in alike]
     names = _common_names(models, columns[: len(models)], matched)
     base_only = _base_only(base, columns, names, keep_base, matched)
-    quantized = set[str]().union(
-        *(quantized_names(source) for source in (*models, *([base] if base else [])))
-    )
+    quantized = set[str]().union(*(quantized_names(source) for source in _by_config(sources, alike)))
     matched.rows = np.full((len(columns), len(names) + len(base_only)), -1, np.int32)
-    for index, column in enumerate(columns):
-        matched.rows[index, : len(names)] = [column.get(name, (-1,))[0] for name in names]
-        for at, name in enumerate(names):
-            copies = column.get(name, (-1,))[1:]
-            if copies:
-                matched.twins[at] = (*matched.twins.get(at, ()), *((index, row) for row in copies))
-    builder = _Builder(models=models, base=base, method=method, dtype=dtype, matched=matched)
-    for at, name in enumerate(names):
-        matched.tensors.append(builder.tensor(at, name, name in quantized))
+    rows_of = {index: [by_layout[index].get(name, (-1,))[0] for name in names] for index in distinct}
+    for index, layout in enumerate(alike):
+        matched.rows[index, : len(names)] = rows_of[layout]
+    _find_twins(matched, columns, names, set(aliases.values()))
+    # Models that are laid out alike are looked at once.
+    seen = [index for index in distinct if index < len(models)]
+    builder = _Builder(
+        models=[models[index] for index in seen], base=base, method=method, dtype=dtype, matched=matched
+    )
+    looked_at = matched.rows[[*seen, *range(len(models), len(sources))], : len(names)].T.tolist()
+    for name, rows in zip(names, looked_at, strict=True):
+        matched.tensors.append(builder.tensor(name, rows, name in quantized))
     for offset, name in enumerate(base_only):
         row = columns[-1][name][0]
         matched.rows[-1, len(names) + offset] = row
@@ -83,6 +88,49 @@ def match_tensors(
         matched.tensors.append(_copied(name, base.dtypes[row], base.shapes[row], Action.BASE, True))
     builder.report()
     return matched
+
+
+def _alike(sources: Sequence[Checkpoint]) -> list[int]:
+    """For each source, the first one that has the same tensors, dtypes and shapes in the same order."""
+    first: list[int] = []
+    for index, source in enumerate(sources):
+        first.append(
+            next(
+                (
+                    other
+                    for other in dict.fromkeys(first)
+                    if source.names == sources[other].names
+                    and source.dtypes == sources[other].dtypes
+                    and source.shapes == sources[other].shapes
+                ),
+                index,
+            )
+        )
+    return first
+
+
+def _by_config(sources: Sequence[Checkpoint], alike: Sequence[int]) -> list[Checkpoint]:
+    """One source of each layout, and all whose config.json may add to what the names tell."""
+    return [
+        source
+        for index, (source, layout) in enumerate(zip(sources, alike, strict=True))
+        if index == layout or is_quantized(source)
+    ]
+
+
+def _find_twins(
+    matched: Matched,
+    columns: Sequence[dict[str, tuple[int, ...]]],
+    names: Sequence[str],
+    tied: set[str],
+) -> None:
+    """Note where sources store a tied tensor more than once."""
+    for at, name in enumerate(names):
+        if name not in tied:
+            continue
+        copies = [(index, row) for index, column in enumerate(columns) for row in column.get(name, ())[1:]]
+        if copies:
+            matched.twins[at] = tuple(copies)
 
 
 def _aliases(models: Sequence[Checkpoint], base: Checkpoint | None) -> dict[str, str]:
@@ -110,7 +158,7 @@ def _common_names(
     first = columns[0]
     order = sorted(first, key=lambda name: first[name][0])
     for model, column in zip(models[1:], columns[1:], strict=True):
-        if column.keys() == first.keys():
+        if column is first or column.keys() == first.keys():
             continue
         for missing, present, where in (
             (first.keys() - column.keys(), models[0].uri, model.uri),
@@ -199,8 +247,7 @@ class _Builder:
         self._shapes: list[str] = []
         self._dtypes: list[str] = []
 
-    def tensor(self, at: int, name: str, quantized: bool) -> OutTensor:
-        rows = self._matched.rows[:, at].tolist()
+    def tensor(self, name: str, rows: Sequence[int], quantized: bool) -> OutTensor:
         present = [(source, row) for source, row in zip(self._sources, rows, strict=True) if row >= 0]
         shape = present[0][0].shapes[present[0][1]]
         dtype = present[0][0].dtypes[present[0][1]]

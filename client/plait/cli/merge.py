@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 @click.command()
 @spec_options
-@click.option("--overwrite", is_flag=True, help="Replace what lies at the output, whoever made it.")
 @json_option
 @debug_option
 def merge(

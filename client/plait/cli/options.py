@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -44,6 +45,7 @@ _SPEC_OPTIONS: tuple[Any, ...] = (
         type=Size(),
         help="Most memory for buffers; default: a quarter of what is free, at most 4GB.",
     ),
+    click.option("--overwrite", is_flag=True, help="Replace what lies at the output, whoever made it."),
     click.option(
         "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: method.resample=2."
     ),
@@ -52,7 +54,7 @@ _SPEC_OPTIONS: tuple[Any, ...] = (
 
 
 def spec_options(function: F) -> F:
-    """SPEC, --set, --memory, --workers: what a merge is and may use."""
+    """SPEC, --set, --overwrite, --memory, --workers: what a merge is and may use."""
     decorated: Any = function
     for decorate in _SPEC_OPTIONS:
         decorated = decorate(decorated)
@@ -70,9 +72,8 @@ def read_spec(path: str, overrides: tuple[str, ...]) -> MergeSpec:
     from plait_workers.methods import METHODS
 
     if path == "-":
-        return load_spec(
-            click.get_binary_stream("stdin").read((1 << 20) + 1), overrides=overrides, methods=METHODS
-        )
+        text = sys.stdin.buffer.read((1 << 20) + 1)
+        return load_spec(text, name="standard input", overrides=overrides, methods=METHODS)
     try:
         with open(path, "rb") as file:
             text = file.read((1 << 20) + 1)

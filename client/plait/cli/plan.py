@@ -18,13 +18,19 @@ def plan(
     overrides: tuple[str, ...],
     memory: int | None,
     workers: int | None,
+    overwrite: bool,
     as_json: bool,
     debug: bool,
 ) -> None:
     """Say what merging SPEC will do, and everything that is wrong with it. Reads headers only."""
+    from plait.errors import PlanRejected
+    from plait_service.preflight import output_problems
     from plait_service.show import plan_as_json, plan_as_text
 
     prepared, budget = prepare_with_budget(read_spec(spec, overrides), memory, workers)
+    problems = output_problems(prepared.plan, prepared.output, overwrite=overwrite)
+    if problems:
+        raise PlanRejected(problems)
     if as_json:
         click.echo(json.dumps(plan_as_json(prepared, budget)))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -60,13 +61,29 @@ class Checkpoint:
         return self.dtypes[row].nbytes(prod(self.shapes[row]))
 
 
-def load_checkpoint(store: ObjectStore) -> Checkpoint:
+class HeaderCache:
+    """Parses each distinct header once. Threads may share it; at worst one is parsed twice."""
+
+    def __init__(self) -> None:
+        self._headers: dict[tuple[bytes, int], Header] = {}
+
+    def parse(self, raw: bytes, data_bytes: int, where: str) -> Header:
+        """As :func:`~plait_workers.checkpoint.header.parse_header`; the result is shared."""
+        key = (hashlib.sha256(raw).digest(), data_bytes)
+        header = self._headers.get(key)
+        if header is None:
+            header = self._headers[key] = parse_header(raw, data_bytes=data_bytes, where=where)
+        return header
+
+
+def load_checkpoint(store: ObjectStore, known: HeaderCache | None = None) -> Checkpoint:
     """Read a model folder's headers; no tensor byte is read.
 
     ``model.safetensors`` is taken if it is there, else the index and its shards, all headers at once.
 
     Args:
         store: rooted at the folder.
+        known: headers that were parsed before; fine-tunes of one base often have equal ones.
 
     Raises:
         SourceMissing: no such folder, no model in it, or a shard is missing.
@@ -89,7 +106,8 @@ def load_checkpoint(store: ObjectStore) -> Checkpoint:
     else:
         raise _no_model(store, listing)
     with ThreadPoolExecutor(min(_HEADER_THREADS, len(keys))) as pool:
-        headers = list(pool.map(lambda key: _read_header(store, listing[key]), keys))
+        parsed = HeaderCache() if known is None else known
+        headers = list(pool.map(lambda key: _read_header(store, listing[key], parsed), keys))
     if weight_map is not None:
         _compare_index(store, weight_map, dict(zip(keys, (header for header, _ in headers), strict=True)))
     others = tuple(info for key, info in sorted(listing.items()) if key not in (SINGLE, INDEX, *keys))
@@ -137,7 +155,7 @@ def _columns(
     )
 
 
-def _read_header(store: ObjectStore, info: ObjectInfo) -> tuple[Header, int]:
+def _read_header(store: ObjectStore, info: ObjectInfo, known: HeaderCache) -> tuple[Header, int]:
     """A file's header and where its data begins."""
     where = f"{store.uri}/{info.key}"
     reader = store.open(info.key, info.version)
@@ -148,7 +166,7 @@ def _read_header(store: ObjectStore, info: ObjectInfo) -> tuple[Header, int]:
         reader.check()
     finally:
         reader.close()
-    return parse_header(raw, data_bytes=info.size - 8 - length, where=where), 8 + length
+    return known.parse(raw, info.size - 8 - length, where), 8 + length
 
 
 def read_json(store: ObjectStore, key: str) -> Any:

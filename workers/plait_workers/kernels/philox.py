@@ -72,11 +72,22 @@ def draw(k0: Number, k1: Number, block: Number, num_blocks: Number, u: U32Array,
     the latency of its ten dependent multiplications.
     """
     half = num_blocks // 2
+    low, high = block & _LOW, block >> _32
+    if low + np.uint64(num_blocks) > _LOW:  # the counter's second word changes on the way
+        _draw_pairs(k0, k1, low, high, num_blocks, u, v)
+        return
+    _draw_halves(k0, k1, low, high, half, u, v)
+
+
+@compiled
+def _draw_halves(
+    k0: Number, k1: Number, low: Number, high: Number, half: Number, u: U32Array, v: U32Array
+) -> None:
+    # With words two and three zero and the second one fixed, half of rounds one and two is the same
+    # for all blocks: the compiler hoists it.
     for i in range(half):
-        counter_x = block + np.uint64(i)
-        counter_y = counter_x + np.uint64(half)
-        x0, x1, x2, x3 = counter_x & _LOW, counter_x >> _32, _ZERO, _ZERO
-        y0, y1, y2, y3 = counter_y & _LOW, counter_y >> _32, _ZERO, _ZERO
+        x0, x1, x2, x3 = low + np.uint64(i), high, _ZERO, _ZERO
+        y0, y1, y2, y3 = x0 + np.uint64(half), high, _ZERO, _ZERO
         a, b = k0, k1
         for _ in range(10):
             x0, x1, x2, x3 = _round(x0, x1, x2, x3, a, b)
@@ -91,3 +102,21 @@ def draw(k0: Number, k1: Number, block: Number, num_blocks: Number, u: U32Array,
         v[2 * (i + half)] = np.uint32(y1)
         u[2 * (i + half) + 1] = np.uint32(y2)
         v[2 * (i + half) + 1] = np.uint32(y3)
+
+
+@compiled
+def _draw_pairs(
+    k0: Number, k1: Number, low: Number, high: Number, num_blocks: Number, u: U32Array, v: U32Array
+) -> None:
+    for i in range(num_blocks):
+        counter = low + np.uint64(i)
+        x0, x1, x2, x3 = counter & _LOW, high + (counter >> _32), _ZERO, _ZERO
+        a, b = k0, k1
+        for _ in range(10):
+            x0, x1, x2, x3 = _round(x0, x1, x2, x3, a, b)
+            a = (a + _WEYL_0) & _LOW
+            b = (b + _WEYL_1) & _LOW
+        u[2 * i] = np.uint32(x0)
+        v[2 * i] = np.uint32(x1)
+        u[2 * i + 1] = np.uint32(x2)
+        v[2 * i + 1] = np.uint32(x3)

@@ -106,6 +106,10 @@ class ObjectStore(Protocol):
         """How much more the store holds; None where that has no meaning."""
         ...
 
+    def check_writable(self) -> None:
+        """Raise ``AccessDenied`` if nothing can be written here, as far as that can be known."""
+        ...
+
     def head(self, key: str) -> ObjectInfo | None:
         """What lies at ``key``; None if nothing does."""
         ...

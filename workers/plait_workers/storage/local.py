@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from plait.errors import InternalError, SourceMissing, SpecInvalid, UploadGone
+from plait.errors import AccessDenied, InternalError, SourceMissing, SpecInvalid, UploadGone
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartWriter, RangeReader, Upload
 from plait_workers.storage.errors import map_os_error, os_errors
 from plait_workers.storage.local_io import LocalPartWriter, LocalReader, version_of
@@ -71,11 +71,26 @@ class LocalStore:
 
     def free_bytes(self) -> int | None:
         """Free bytes on the file system of the folder, or of its nearest parent that exists."""
+        with os_errors("asking for free space", self.uri):
+            return shutil.disk_usage(self._nearest_parent()).free
+
+    def check_writable(self) -> None:
+        """The folder, or the parent that it would be made in, admits files."""
+        parent = self._nearest_parent()
+        if not parent.is_dir():
+            raise AccessDenied(
+                "the output is no folder", where=str(parent), expected="a folder", found="a file"
+            )
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise AccessDenied(
+                "no permission to write", where=str(parent), hint="Check the owner and the mode"
+            )
+
+    def _nearest_parent(self) -> Path:
         folder = self._root
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
-        with os_errors("asking for free space", self.uri):
-            return shutil.disk_usage(folder).free
+        return folder
 
     def head(self, key: str) -> ObjectInfo | None:
         """Size, version and metadata of a file; None for none, and for a folder."""

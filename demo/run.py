@@ -1,0 +1,147 @@
+"""The whole story on a laptop: fine-tune one model in five orders, merge, and see what merging is worth.
+
+Trains with demo/train.py (transformers, as it comes), merges with the `plait` command (as anyone would
+type it), and measures each model on the same held-out text. Nothing is fetched; all files stay in demo/run/.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean
+from textwrap import indent
+
+import train
+from rich.console import Console
+from rich.table import Table
+
+RUN = Path(__file__).resolve().parent / "run"
+PLAIT = Path(sys.executable).parent / "plait"
+
+SPEC = """\
+models:
+  - {{glob: "order-*"}}
+base: base
+method:
+{method}
+output: {output}
+seed: 0
+"""
+# The name of a spec and of what it makes -> its method.
+METHODS = {
+    "merged-select": "  name: select\n  resample: 4",
+    "merged-select-n0": "  name: select\n  resample: 0",
+    "merged-average": "  name: average",
+}
+
+console = Console(highlight=False)
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Print a heading, then how long the step took."""
+    console.print(f"\n[bold]{title}[/bold]")
+    start = time.perf_counter()
+    yield
+    console.print(f"[dim]{time.perf_counter() - start:.1f} s[/dim]")
+
+
+def write_spec(name: str) -> str:
+    """Write NAME.yaml, the merge that makes NAME, and return its text."""
+    text = SPEC.format(method=METHODS[name], output=name)
+    (RUN / f"{name}.yaml").write_text(text)
+    return text
+
+
+def plait(*args: str, quiet: bool = False) -> None:
+    """Run the command in RUN, where the specs' relative paths hold; end the demo if it fails."""
+    console.print(f"$ plait {' '.join(args)}", style="cyan")
+    sys.stdout.flush()
+    done = subprocess.run([PLAIT, *args], cwd=RUN, capture_output=quiet, text=True, check=False)
+    if done.returncode != 0:
+        if quiet:
+            sys.stderr.write(done.stderr)
+        raise SystemExit(f"the demo stops: plait {args[0]} ended with status {done.returncode}")
+
+
+def train_models(corpus: train.Corpus) -> list[str]:
+    """Train the base and its fine-tunes into RUN; return the fine-tunes' names."""
+    with step(
+        f"A base model: {train.BASE_STEPS} steps on {len(corpus.base) // 1000} kB of Python's documentation"
+    ):
+        train.train_base(corpus, RUN / "base")
+    names = [f"order-{order}" for order in range(train.NUM_ORDERS)]
+    chunks = f"{len(corpus.fine_tuning)} chunks of other topics, {train.FINE_TUNE_EPOCHS} epochs"
+    with step(f"Fine-tunes of it, which differ only in the order of the data: {chunks}"):
+        for order, name in enumerate(names):
+            start = time.perf_counter()
+            train.fine_tune(corpus, RUN / "base", RUN / name, order=order)
+            console.print(f"  {name}: {time.perf_counter() - start:.1f} s")
+    shards = sorted((RUN / names[0]).glob("*.safetensors"))
+    console.print(f"Each is a Hugging Face checkpoint: bf16, {len(shards)} shards and their index.")
+    return names
+
+
+def merge_models() -> None:
+    """Merge the fine-tunes with each of METHODS."""
+    with step(
+        "Merge by selection: each parameter from one fine-tune, drawn again while it equals the base's"
+    ):
+        print(indent(write_spec("merged-select"), "    "))
+        plait("plan", "merged-select.yaml")
+        plait("merge", "merged-select.yaml")
+    with step("Merge by averaging"):
+        print(indent(write_spec("merged-average"), "    "))
+        plait("merge", "merged-average.yaml")
+    with step("Selection without resampling, to compare (its output is not shown)"):
+        write_spec("merged-select-n0")
+        plait("merge", "merged-select-n0.yaml", quiet=True)
+
+
+def report(fine_tunes: list[str], corpus: train.Corpus) -> None:
+    """Load every model from its files and print its loss on text that none was trained on."""
+    with step(f"The loss of each on {len(corpus.held_out)} held-out chunks of the fine-tuning topics"):
+        loss = {
+            name: train.mean_loss(RUN / name, corpus.held_out) for name in ["base", *fine_tunes, *METHODS]
+        }
+        fine_tuned = mean(loss[name] for name in fine_tunes)
+        table = Table("model", "made by")
+        table.add_column("loss, nats a byte", justify="right")
+        table.add_column("against the mean", justify="right")
+        table.add_row("base", "", f"{loss['base']:.4f}", "", end_section=True)
+        for name in fine_tunes:
+            table.add_row(name, "fine-tuning", f"{loss[name]:.4f}", f"{loss[name] - fine_tuned:+.4f}")
+        table.add_row("[bold]their mean", "", f"[bold]{fine_tuned:.4f}", "", end_section=True)
+        for name, made_by in [
+            ("merged-average", "average"),
+            ("merged-select-n0", "select, resample 0"),
+            ("merged-select", "select, resample 4"),
+        ]:
+            table.add_row(name, made_by, f"[bold]{loss[name]:.4f}", f"{loss[name] - fine_tuned:+.4f}")
+        console.print(table)
+
+
+def main() -> None:
+    """Run the demo from an empty folder."""
+    start = time.perf_counter()
+    shutil.rmtree(RUN, ignore_errors=True)
+    RUN.mkdir()
+    corpus = train.load_corpus()
+    fine_tunes = train_models(corpus)
+    merge_models()
+    report(fine_tunes, corpus)
+
+    prompt = "Return a copy of the string"
+    console.print(f"\n[bold]merged-select[/bold] goes on from “{prompt}”:")
+    print(indent(prompt + train.complete(RUN / "merged-select", prompt), "    "))
+    console.print(f"\nThe merged model is in {RUN / 'merged-select'}", soft_wrap=True)
+    console.print(f"[dim]All of it took {time.perf_counter() - start:.0f} s.[/dim]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Drivers in processes of their own, which can be killed.
+
+Processes come from a fork server that has everything imported: each costs milliseconds, not seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from plait.errors import PlaitError
+from plait_service import driver as driver_module
+from plait_service.driver import Driver, Outcome, Progress
+from tests.support.merging import budget_for, prepared_of
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["plait_service.driver", "plait_service.prepare", "tests.support.warm"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What a driver in another process does.
+
+    Args:
+        spec: of the merge.
+        report: a file for the steps it took, one a line, and at last its outcome or error in JSON.
+        kill_at: it kills itself as it takes this step, counted from 0.
+        pause: seconds slept after each step of work, so that there is time to kill it.
+        flush_every: seconds between two flushes of its journal.
+    """
+
+    spec: Mapping[str, Any]
+    report: Path
+    kill_at: int = -1
+    pause: float = 0.0
+    flush_every: float = driver_module.FLUSH_EVERY
+    memory: int = 64 << 20
+    threads: int = 2
+    overwrite: bool = False
+
+
+def start(orders: Orders, gate: Any = None) -> BaseProcess:
+    """Start a driver; with a gate (a barrier) it waits there when it has planned."""
+    process = CONTEXT.Process(target=_drive, args=(orders, gate))
+    process.start()
+    return process
+
+
+def finish(process: BaseProcess, seconds: float = 120) -> int:
+    """Wait for a driver; its exit code, negative for a signal."""
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("a driver does not end")
+    return process.exitcode
+
+
+def drive(orders: Orders) -> int:
+    """Run a driver in a process of its own, to its end."""
+    return finish(start(orders))
+
+
+def steps_of(orders: Orders) -> list[str]:
+    """The steps that a driver took."""
+    return [line for line in orders.report.read_text().splitlines() if not line.startswith("{")]
+
+
+def outcome_of(orders: Orders) -> Outcome:
+    """How a driver ended that was not killed."""
+    return Outcome(**_last(orders)["outcome"])
+
+
+def error_of(orders: Orders) -> tuple[str, str]:
+    """Kind and message of the error that a driver ended with."""
+    error = _last(orders)["error"]
+    return error["kind"], error["message"]
+
+
+def _last(orders: Orders) -> dict[str, Any]:
+    last: dict[str, Any] = json.loads(orders.report.read_text().splitlines()[-1])
+    return last
+
+
+def _drive(orders: Orders, gate: Any) -> None:
+    driver_module.FLUSH_EVERY = orders.flush_every  # type: ignore[misc]
+    taken = 0
+    with open(orders.report, "w", buffering=1) as report:
+
+        def on_step(name: str) -> None:
+            nonlocal taken
+            report.write(name + "\n")
+            if taken == orders.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            taken += 1
+
+        def on_progress(_progress: Progress) -> None:
+            if orders.pause:
+                time.sleep(orders.pause)
+
+        prepared = prepared_of(orders.spec)
+        budget = budget_for(prepared, orders.memory, orders.threads)
+        if gate is not None:
+            gate.wait()
+        merge = Driver(prepared, budget, overwrite=orders.overwrite, on_progress=on_progress, on_step=on_step)
+        try:
+            report.write(json.dumps({"outcome": asdict(merge.run())}) + "\n")
+        except PlaitError as error:
+            report.write(json.dumps({"error": error.to_json()}) + "\n")
+            raise SystemExit(error.exit_status) from None
