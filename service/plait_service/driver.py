@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from plait.errors import Cancelled, PlaitError, UploadGone
+from plait.errors import Cancelled, PlaitError, PlanRejected, UploadGone
 from plait_service.budget import Budget
 from plait_service.card import build_card
 from plait_service.claim import (
