@@ -22,7 +22,7 @@ from plait_service.budget import CACHE_SHARE, MAX_STEP, MIN_STEP
 from plait_workers.checkpoint.dtypes import DTYPES
 from plait_workers.methods.base import Bits, Merger, TensorContext
 from plait_workers.methods.selection import Select
-from plait_workers.unit import Workspace
+from plait_workers.workspace import Workspace
 
 LEAST = {2: 300e6, 5: 275e6, 10: 220e6, 20: 155e6}
 """Elements a second asked for, by K."""

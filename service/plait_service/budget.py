@@ -14,7 +14,7 @@ from plait.errors import BudgetTooSmall
 from plait.sizes import format_size
 from plait_workers.job import Job
 from plait_workers.storage.base import ObjectStore
-from plait_workers.unit import workspace_bytes
+from plait_workers.workspace import workspace_bytes
 
 MIN_STEP: Final = 64 << 10
 CACHE_SHARE: Final = 3 << 19

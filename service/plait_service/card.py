@@ -8,7 +8,7 @@ from plait import __version__
 from plait_service.manifest import tensor_counters
 from plait_service.plan import Plan
 from plait_workers.job import Unit
-from plait_workers.unit import PartRecord
+from plait_workers.part_pass import PartRecord
 
 
 def build_card(plan: Plan, records: Mapping[Unit, PartRecord]) -> bytes:

@@ -93,7 +93,7 @@ def take_claim(
     """
     done = Claim(epoch=0, driver=driver, fingerprint=fingerprint, done=True)
     while True:
-        if not overwrite and _is_done(store, fingerprint, keys):
+        if not overwrite and is_done(store, fingerprint, keys):
             return done
         epoch, holder = _newest(store)
         if epoch and holder == fingerprint and published_fingerprint(store) is None:
@@ -115,7 +115,7 @@ def take_claim(
         _remove_result(store, keys)
         return claim
     try:  # somebody may have published, and tidied up, after the first look and before the claim
-        if not _is_done(store, fingerprint, keys):
+        if not is_done(store, fingerprint, keys):
             return claim
     except OutputExists:
         _drop(store, claim)
@@ -174,13 +174,13 @@ def _refuse_living(store: ObjectStore, epoch: int, holder: str) -> None:
             )
 
 
-def _is_done(store: ObjectStore, fingerprint: str, keys: Sequence[str]) -> bool:
+def is_done(store: ObjectStore, fingerprint: str, keys: Sequence[str]) -> bool:
     """Whether this result is published; raises ``OutputExists`` if something else lies there."""
     published = published_fingerprint(store)
     if published == fingerprint:
         return True
     try:
-        refuse_existing(store, fingerprint, keys, published)
+        _refuse_existing(store, fingerprint, keys, published)
     except OutputExists:
         if published_fingerprint(store) == fingerprint:  # published, and tidied up, while we looked
             return True
@@ -188,7 +188,9 @@ def _is_done(store: ObjectStore, fingerprint: str, keys: Sequence[str]) -> bool:
     return False
 
 
-def refuse_existing(store: ObjectStore, fingerprint: str, keys: Sequence[str], published: str | None) -> None:
+def _refuse_existing(
+    store: ObjectStore, fingerprint: str, keys: Sequence[str], published: str | None
+) -> None:
     """Raise ``OutputExists`` if another result, or a foreign file, lies where ours would go."""
     hint = "Choose another output, or replace this one with --overwrite"
     if published is not None:

@@ -43,8 +43,9 @@ from plait_service.prepare import Prepared
 from plait_service.publish import publish
 from plait_service.small_files import CARD, output_keys, small_files
 from plait_workers.job import Unit
+from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import Upload
-from plait_workers.unit import PartRecord, UnitRunner
+from plait_workers.unit import UnitRunner
 
 FLUSH_EVERY = 2.0
 """Seconds between two flushes of the journal: at most this much work is done again after a kill."""

@@ -13,7 +13,8 @@ from typing import Protocol
 
 from plait.errors import InternalError, PlaitError
 from plait_workers.job import Unit
-from plait_workers.unit import PartRecord, UnitRunner
+from plait_workers.part_pass import PartRecord
+from plait_workers.unit import UnitRunner
 
 
 class Executor(Protocol):

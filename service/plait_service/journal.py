@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from plait.errors import UploadGone
 from plait_workers.job import Unit
+from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import ObjectStore, Upload
-from plait_workers.unit import PartRecord
 
 PREFIX: Final = ".plait/journal-"
 _LIMIT: Final = 1 << 30

@@ -15,8 +15,8 @@ from plait_service.claim import MANIFEST
 from plait_service.plan import ALGORITHM, Plan
 from plait_service.publish import shard_crc
 from plait_workers.job import Action, Unit
+from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import ObjectStore
-from plait_workers.unit import PartRecord
 
 FORMAT: Final = 1
 _LIMIT: Final = 1 << 30

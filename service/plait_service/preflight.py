@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plait.errors import NoSpace, PlaitError
 from plait.sizes import format_size
-from plait_service.claim import PRIVATE, published_fingerprint, refuse_existing
+from plait_service.claim import PRIVATE, is_done, published_fingerprint
 from plait_service.plan import Plan
 from plait_service.small_files import output_keys
 from plait_workers.storage.base import ObjectStore
@@ -16,17 +16,20 @@ def output_problems(plan: Plan, output: ObjectStore, *, overwrite: bool) -> list
     A finished result of the same fingerprint is no problem; nothing is written by this.
     """
     problems: list[PlaitError] = []
-    published: str | None = None
+    done = False
     try:
         output.check_writable()
-        published = published_fingerprint(output)
-        if not overwrite and published != plan.job.fingerprint:
-            refuse_existing(output, plan.job.fingerprint, output_keys(plan), published)
+        if overwrite:
+            done = published_fingerprint(output) == plan.job.fingerprint
+        else:
+            done = is_done(output, plan.job.fingerprint, output_keys(plan))
     except PlaitError as error:
         problems.append(error)
     # A run that is carried on, or done, has its space already.
-    begun = published == plan.job.fingerprint or any(True for _ in output.list(f"{PRIVATE}claim-"))
+    begun = done or any(True for _ in output.list(f"{PRIVATE}claim-"))
     free, needed = output.free_bytes(), plan.costs.bytes_written
+    if free is not None and overwrite:  # the old result goes first
+        free += sum(info.size for info in output.list() if info.key.endswith(".safetensors"))
     if not begun and free is not None and free < needed:
         problems.append(
             NoSpace(

@@ -16,8 +16,8 @@ from plait.errors import CommitUnknown, UploadGone
 from plait_service.claim import FINGERPRINT, MANIFEST, Claim, check_claim, published_fingerprint
 from plait_workers.checkpoint.model import CONFIG, INDEX
 from plait_workers.job import Job, Unit
+from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import ObjectInfo, ObjectStore, PartInfo, Upload
-from plait_workers.unit import PartRecord
 
 Step = Callable[[str], None]
 """Told the name of each step before it is done; tests kill the driver there."""

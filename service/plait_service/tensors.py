@@ -72,7 +72,7 @@ def match_tensors(
     rows_of = {index: [by_layout[index].get(name, (-1,))[0] for name in names] for index in distinct}
     for index, layout in enumerate(alike):
         matched.rows[index, : len(names)] = rows_of[layout]
-    _find_twins(matched, columns, names, set(aliases.values()))
+    _find_twins(matched, sources, columns, names, set(aliases.values()))
     # Models that are laid out alike are looked at once.
     seen = [index for index in distinct if index < len(models)]
     builder = _Builder(
@@ -120,17 +120,30 @@ def _by_config(sources: Sequence[Checkpoint], alike: Sequence[int]) -> list[Chec
 
 def _find_twins(
     matched: Matched,
+    sources: Sequence[Checkpoint],
     columns: Sequence[dict[str, tuple[int, ...]]],
     names: Sequence[str],
     tied: set[str],
 ) -> None:
-    """Note where sources store a tied tensor more than once."""
+    """Note where sources store a tied tensor more than once; copies must have one dtype and shape."""
     for at, name in enumerate(names):
         if name not in tied:
             continue
         copies = [(index, row) for index, column in enumerate(columns) for row in column.get(name, ())[1:]]
         if copies:
             matched.twins[at] = tuple(copies)
+        for index, row in copies:
+            source, own = sources[index], columns[index][name][0]
+            found, wanted = (f"{source.dtypes[each].name} {list(source.shapes[each])}" for each in (row, own))
+            if found != wanted:
+                matched.problems.append(
+                    TensorMismatch(
+                        "weights that config.json ties together differ within one model",
+                        where=f"{source.uri}: {source.names[row]}",
+                        expected=f"{wanted}, as {source.names[own]} has",
+                        found=found,
+                    )
+                )
 
 
 def _aliases(models: Sequence[Checkpoint], base: Checkpoint | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait_workers.checkpoint.dtypes import Dtype
-from plait_workers.methods.base import Method
+from plait_workers.methods.base import Method, TensorContext
 
 HEADER = -1
 """Stands for a shard's header where a tensor's number is expected."""
@@ -165,3 +165,17 @@ class Job:
             return [base]
         read = list(range(self.num_models))
         return [*read, base] if out.uses_base else read
+
+    def context(self, tensor: int) -> TensorContext:
+        """What the method is told of a tensor."""
+        out, base = self.tensors[tensor], self.num_models
+        dtypes = [self.dtypes[code] for code in self.dtype_of[:, tensor]]
+        return TensorContext(
+            name=out.name,
+            inputs=tuple(dtypes[:base]),
+            base=dtypes[base] if out.uses_base else None,
+            working=out.working,
+            output=out.dtype,
+            weights=self.weights,
+            seed=self.seed,
+        )

@@ -11,7 +11,8 @@ import numpy as np
 
 from plait_workers.kernels.compiled import AnyArray, I64Array, Number, U8Array, U32Array, U64Array, compiled
 from plait_workers.kernels.philox import draw
-from plait_workers.kernels.select import TILE, _changed, _is_nan, _largest, _non_finite, _tile
+from plait_workers.kernels.select import TILE
+from plait_workers.kernels.select_loops import changed, is_nan, largest_digits, non_finite, tile
 
 _8 = np.uint64(8)
 _32 = np.uint64(32)
@@ -26,7 +27,7 @@ def _mark(
     x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: Number, weight: Number, sign_free: Number
 ) -> None:
     for j in range(n):
-        c = _U8(_changed(x[j], b[j], sign_free))
+        c = _U8(changed(x[j], b[j], sign_free))
         mark[j] = c
         m[j] = _U32(m[j] + (weight if c else _U32(0)))
 
@@ -37,7 +38,7 @@ def _mark_nan(
 ) -> None:
     flip, digits, sign_free, nan_from = form[0], form[1], form[2], form[4]
     for j in range(n):
-        c = _U8(_changed(x[j], b[j], sign_free) | _is_nan(x[j], flip, digits, nan_from))
+        c = _U8(changed(x[j], b[j], sign_free) | is_nan(x[j], flip, digits, nan_from))
         mark[j] = c
         m[j] = _U32(m[j] + (weight if c else _U32(0)))
 
@@ -102,16 +103,16 @@ def select_weighted(
     for start in range(0, len(out), TILE):
         n = min(TILE, len(out) - start)
         b, o = base[start : start + n], out[start : start + n]
-        stats[2 * num + 1] += _non_finite(b, n, flip, digits, inf_from)
+        stats[2 * num + 1] += non_finite(b, n, flip, digits, inf_from)
         for j in range(n):
             m[j] = 0
             o[j] = b[j]
         for i in range(num):
-            x = _tile(pointers, i, start, n, out)
-            if _largest(x, n, flip, digits) < inf_from:
+            x = tile(pointers, i, start, n, out)
+            if largest_digits(x, n, flip, digits) < inf_from:
                 _mark(x, b, marks[i], m, n, weights[i], sign_free)
             else:
-                stats[num + 1 + i] += _non_finite(x, n, flip, digits, inf_from)
+                stats[num + 1 + i] += non_finite(x, n, flip, digits, inf_from)
                 _mark_nan(x, b, marks[i], m, n, weights[i], form)
         index = np.uint64(first) + np.uint64(start)
         odd = np.int64(index & np.uint64(1))
@@ -121,6 +122,6 @@ def select_weighted(
             m[j] = 0
         before = stats[:num].sum()
         for i in range(num):
-            x = _tile(pointers, i, start, n, out)
+            x = tile(pointers, i, start, n, out)
             stats[i] += _pick_marked(x, marks[i], target, m, o, n, weights[i])
         stats[num] += n - (stats[:num].sum() - before)

@@ -37,13 +37,17 @@ class Average(Method):
 
     def check_weights(self, weights: Sequence[float]) -> list[PlaitError]:
         """Finite, and with a sum to divide by."""
+        found = f"weights {list(weights)[:8]}"
         if not all(math.isfinite(weight) for weight in weights):
-            return [SpecInvalid("models: weights must be finite", found=f"weights {list(weights)[:8]}")]
-        if sum(weights) == 0:
-            return [
-                SpecInvalid("models: the weights' sum must not be 0", found=f"weights {list(weights)[:8]}")
-            ]
-        return []
+            return [SpecInvalid("models: weights must be finite", found=found)]
+        try:
+            if math.fsum(weights) == 0:
+                return [SpecInvalid("models: the weights' sum must not be 0", found=found)]
+            if all(math.isfinite(factor) for factor in self.factors(weights)):
+                return []
+        except OverflowError:  # of the sum itself
+            pass
+        return [SpecInvalid("models: the weights, or their factors, are too large for a double", found=found)]
 
     def describe(self, weights: Sequence[float]) -> str:
         """The factors as they are applied."""

@@ -1,0 +1,253 @@
+"""One pass over one part, front to back: read, merge, hash, write, a step at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from awscrt.checksums import crc64nvme
+
+from plait.errors import Cancelled, InternalError, QuantizedSource, TensorMismatch
+from plait_workers.checkpoint.dtypes import Dtype
+from plait_workers.job import Action, Job, Unit
+from plait_workers.methods.base import Bits, Merger
+from plait_workers.readers import FileId
+from plait_workers.storage.base import PartInfo, PartWriter, RangeReader
+from plait_workers.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartRecord:
+    """What is known of a finished part: all that the journal, the manifest and a shard's completion need.
+
+    ``counters`` holds, by tensor, the (2 K + 2) counters of :class:`~plait_workers.methods.base.Merger`
+    for the elements whose first byte lies in this part.
+    """
+
+    unit: Unit
+    upload: str
+    size: int
+    etag: str
+    crc64nvme: int
+    sha256: str
+    counters: dict[int, list[int]] = field(default_factory=dict)
+
+
+def _storage(dtype: Dtype) -> np.dtype[np.unsignedinteger]:
+    storage = dtype.storage
+    if storage is None:
+        raise InternalError("a dtype without a storage type is merged", found=dtype.name)
+    return storage
+
+
+class NullWriter:
+    """Takes a part and forgets it."""
+
+    def __init__(self, number: int, size: int, step: int) -> None:
+        self._number, self._size = number, size
+        self._buffer = memoryview(bytearray(step))
+
+    def reserve(self, size: int) -> memoryview:
+        """The same place every time."""
+        return self._buffer[:size]
+
+    def commit(self) -> None:
+        """Nothing is kept."""
+
+    def finish(self, *, crc64nvme: int) -> PartInfo:
+        """What a store would have said."""
+        return PartInfo(number=self._number, size=self._size, etag=f"{crc64nvme:016x}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What is the same for every part of a run.
+
+    Args:
+        job: what to do.
+        step_bytes: bytes of one source in a step.
+        stop: when set, a pass ends with ``Cancelled`` after its step.
+        on_bytes: told the number of output bytes of each step, and the unit.
+    """
+
+    job: Job
+    step_bytes: int
+    stop: threading.Event
+    on_bytes: Callable[[int, Unit], None]
+
+
+class PartPass:
+    """Runs one unit once; holds its running checksums and counters.
+
+    Args:
+        settings: of the run.
+        unit: what is made, for progress and the record.
+        writer: takes the bytes.
+        workspace: the thread's buffers.
+        readers: of every file that the unit needs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        unit: Unit,
+        writer: PartWriter,
+        workspace: Workspace,
+        readers: Mapping[FileId, RangeReader],
+    ) -> None:
+        self._settings = settings
+        self._job = settings.job
+        self._unit = unit
+        self._writer = writer
+        self._workspace = workspace
+        self._readers = readers
+        self._sha = hashlib.sha256()
+        self._counters: dict[int, list[int]] = {}
+        self.crc = 0
+
+    def record(self, upload: str, part: PartInfo) -> PartRecord:
+        """What is known of the finished part."""
+        return PartRecord(
+            unit=self._unit,
+            upload=upload,
+            size=part.size,
+            etag=part.etag,
+            crc64nvme=self.crc,
+            sha256=self._sha.hexdigest(),
+            counters=self._counters,
+        )
+
+    def _reserve(self, size: int) -> memoryview:
+        if self._settings.stop.is_set():
+            raise Cancelled("stopped between two steps")
+        return self._writer.reserve(size)
+
+    def _commit(self, place: memoryview) -> None:
+        self._sha.update(place)
+        self.crc = crc64nvme(place, self.crc)
+        self._writer.commit()
+        self._settings.on_bytes(len(place), self._unit)
+
+    def header(self, data: bytes) -> None:
+        """Bytes that are known already."""
+        step = self._settings.step_bytes
+        for start in range(0, len(data), step):
+            piece = data[start : start + step]
+            place = self._reserve(len(piece))
+            place[:] = piece
+            self._commit(place)
+
+    def tensor(self, tensor: int, begin: int, end: int) -> None:
+        """Bytes [begin, end) of a tensor. An element cut by either bound is computed whole."""
+        out = self._job.tensors[tensor]
+        if out.action is not Action.MERGE:
+            return self._copy(tensor, begin, end)
+        counters = np.zeros(2 * self._job.num_models + 2, np.int64)
+        ignored = np.zeros_like(counters)
+        merger = self._job.method.merger(self._job.context(tensor))
+        width, step = out.dtype.itemsize, self._elements_a_step(tensor)
+        at = begin
+        while at < end:
+            first = at // width
+            if at % width:  # its first byte, and so its count, are the part's before
+                stop, count = first + 1, ignored
+            else:
+                stop, count = min(first + step, max(end // width, first + 1)), counters
+            low, high = at - first * width, min(end, stop * width) - first * width
+            self._merge_step(tensor, merger, first, stop - first, (low, high), count)
+            at = min(end, stop * width)
+        if counters.any():
+            self._counters[tensor] = counters.tolist()
+        return None
+
+    def _elements_a_step(self, tensor: int) -> int:
+        job, out = self._job, self._job.tensors[tensor]
+        read = [job.dtypes[job.dtype_of[source, tensor]] for source in job.sources_of(tensor)]
+        widest: int = max(dtype.itemsize for dtype in (*read, out.dtype, out.working))
+        return max(2, self._settings.step_bytes // widest // 2 * 2)
+
+    def _merge_step(
+        self,
+        tensor: int,
+        merger: Merger,
+        first: int,
+        count: int,
+        cut: tuple[int, int],
+        counters: np.ndarray[tuple[int], np.dtype[np.int64]],
+    ) -> None:
+        job, out = self._job, self._job.tensors[tensor]
+        arrays: list[Bits] = []
+        for source in job.sources_of(tensor):
+            dtype = job.dtypes[job.dtype_of[source, tensor]]
+            raw = self._read(tensor, source, first * dtype.itemsize, count * dtype.itemsize)
+            array = np.frombuffer(raw, _storage(dtype))
+            if not array.flags.aligned:  # in the file; kernels want it otherwise
+                scratch = self._workspace.scratch(source, array.nbytes)
+                scratch[:] = raw
+                array = np.frombuffer(scratch, _storage(dtype))
+            arrays.append(array)
+        self._compare_twins(tensor, first, arrays)
+        base = arrays.pop() if out.uses_base else None
+        low, high = cut
+        place = self._reserve(high - low)
+        whole = high - low == count * out.dtype.itemsize
+        target = np.frombuffer(place, np.uint8)
+        if whole and target.__array_interface__["data"][0] % out.dtype.itemsize == 0:
+            merger.merge(arrays[: job.num_models], base, target.view(_storage(out.dtype)), first, counters)
+        else:
+            spare = np.empty(count, _storage(out.dtype))
+            merger.merge(arrays[: job.num_models], base, spare, first, counters)
+            target[:] = spare.view(np.uint8)[low:high]
+        self._commit(place)
+
+    def _read(self, tensor: int, source: int, start: int, size: int) -> memoryview:
+        job = self._job
+        reader = self._readers[(source, int(job.file_of[source, tensor]))]
+        scratch = self._workspace.scratch(source, size)
+        return reader.read(int(job.offset_of[source, tensor]) + start, scratch)
+
+    def _compare_twins(self, tensor: int, first: int, arrays: list[Bits]) -> None:
+        """Tied weights that a source stores twice must agree within it, bit for bit."""
+        job = self._job
+        read = job.sources_of(tensor)
+        for source, file, offset in job.twins.get(tensor, ()):
+            if source not in read:
+                continue
+            own = arrays[read.index(source)]
+            scratch = self._workspace.scratch(len(job.sources), own.nbytes)
+            twin = self._readers[(source, file)].read(offset + first * own.itemsize, scratch)
+            if not np.array_equal(np.frombuffer(twin, own.dtype), own):
+                raise TensorMismatch(
+                    "weights that config.json ties together differ within one model",
+                    where=f"{job.sources[source].uri}: {job.tensors[tensor].name}",
+                    hint="Set tie_word_embeddings to false in its config.json if they are meant to differ",
+                )
+
+    def _copy(self, tensor: int, begin: int, end: int) -> None:
+        """Bytes that are not merged: the first source's, if every other source has the same."""
+        job, step = self._job, self._settings.step_bytes
+        for start in range(begin, end, step):
+            size = min(step, end - start)
+            place = self._reserve(size)
+            first, *others = job.sources_of(tensor)
+            data = self._read(tensor, first, start, size)
+            for other in others:
+                if self._read(tensor, other, start, size) != data:
+                    raise self._disagree(tensor, first, other)
+            place[:] = data
+            self._commit(place)
+
+    def _disagree(self, tensor: int, first: int, other: int) -> TensorMismatch | QuantizedSource:
+        job, out = self._job, self._job.tensors[tensor]
+        error = QuantizedSource if out.quantized else TensorMismatch
+        what = "a quantised tensor" if out.quantized else f"a tensor of dtype {out.dtype.name}"
+        return error(
+            f"{what} cannot be merged by {job.method.name} and is not the same in all sources",
+            where=f"{job.sources[other].uri}: {out.name}",
+            expected=f"the bytes of {job.sources[first].uri}",
+            found="other bytes",
+            hint="Merge before quantising" if out.quantized else None,
+        )
