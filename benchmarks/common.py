@@ -88,7 +88,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in names},
         "commit": _git("rev-parse", "--short=12", "HEAD"),
@@ -124,7 +124,11 @@ def report(name: str, title: str, figures: Sequence[Figure], options: argparse.N
         table.add_row(figure.what, figure.value, figure.limit, met)
     _console.print(table)
     if options.save:
-        chosen = {key: str(value) for key, value in vars(options).items() if key != "save"}
+        chosen = {  # of a path its last name: the rest is the machine's affair
+            key: value.name if isinstance(value, Path) else value
+            for key, value in vars(options).items()
+            if key != "save"
+        }
         _save(
             name,
             {"title": title, "machine": facts, "options": chosen, "figures": [asdict(f) for f in figures]},

@@ -3,8 +3,8 @@
     python benchmarks/kernel.py --save
 
 Everything goes through the merger that a merge uses. Two sizes: steps that stay in the core's cache,
-in buffers cut like those of a worker's thread (this is what the figures are about, as a merge works
-in such steps), and arrays far larger than any cache. Variants take turns, round by round.
+in buffers cut like those of a worker's thread (this is what the figures are about: the arithmetic),
+and arrays far larger than any cache. Variants take turns, round by round.
 """
 
 from __future__ import annotations

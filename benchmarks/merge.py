@@ -16,7 +16,7 @@ import shlex
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bare import checksums_alone, floor, kernel_alone
@@ -35,7 +35,8 @@ SELECT_FASTER = 6.0
 MOST_OF_PARTS = 1.15
 SELECT: dict[str, object] = {"name": "select", "resample": 4}
 AVERAGE: dict[str, object] = {"name": "average"}
-MERGEKIT_OPTIONS = "--no-copy-tokenizer --no-write-model-card --quiet"
+MERGEKIT_ALWAYS = "--no-copy-tokenizer --no-write-model-card --quiet"
+MERGEKIT_TRIES = ("-j 1", "-j 2", "-j 2 --async-write --out-shard-size 300M")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _DROP = Path("/proc/sys/vm/drop_caches")
 
@@ -86,48 +87,50 @@ class Bench:
         return path
 
 
-def commands(bench: Bench, mergekit: Path, mergekit_options: str) -> dict[str, Callable[[], float]]:
-    """Whole processes by name."""
-    specs = {name: bench.spec(name, method) for name, method in (("average", AVERAGE), ("select", SELECT))}
+def commands(bench: Bench, mergekit: Path, tries: Sequence[str]) -> dict[str, Callable[[], float]]:
+    """Whole processes by name: both methods, and mergekit once with each try's options."""
+    specs = {"average": bench.spec("average", AVERAGE), "select n = 4": bench.spec("select", SELECT)}
     config = bench.mergekit_config()
 
-    def plait(name: str) -> float:
-        return run([PLAIT, "merge", specs[name]]).seconds
+    def plait(spec: Path) -> Callable[[], float]:
+        return lambda: run([PLAIT, "merge", spec]).seconds
 
-    def linear() -> float:
-        return run(
-            [mergekit, config, bench.out / "mergekit", *shlex.split(mergekit_options)], env=_OFFLINE
-        ).seconds
+    def linear(options: str) -> Callable[[], float]:
+        words = [*shlex.split(MERGEKIT_ALWAYS), *shlex.split(options)]
+        return lambda: run([mergekit, config, bench.out / "mergekit", *words], env=_OFFLINE).seconds
 
     return {
-        "plait average": lambda: plait("average"),
-        "plait select n = 4": lambda: plait("select"),
-        "mergekit linear": linear,
+        **{f"plait {name}": plait(spec) for name, spec in specs.items()},
+        **{f"mergekit linear {options}": linear(options) for options in tries},
     }
 
 
 def compare(options: argparse.Namespace) -> list[Figure]:
-    """Whole processes, of the full models, and of tiny ones to see what starting costs."""
-    bench, tiny = Bench(options), tiny_bench(options)
-    runs = commands(bench, options.mergekit, options.mergekit_options)
-    small = commands(tiny, options.mergekit, options.mergekit_options)
-    for start in small.values():  # compiles kernels and byte code; not timed
-        start()
-    tiny.before()
-    starts = alternate(options.rounds, small, tiny.before)
-    seconds = alternate(options.rounds, runs, bench.before)
+    """Whole processes, of the full models, and of tiny ones to see what starting costs.
+
+    What counts of mergekit is the fastest of its tries.
+    """
+    bench, tries = Bench(options), options.mergekit_options or MERGEKIT_TRIES
+    for start in commands(tiny_bench(options), options.mergekit, tries[:1]).values():
+        start()  # compiles kernels and byte code; not timed
+    seconds = alternate(options.rounds, commands(bench, options.mergekit, tries), bench.before)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    figures = [times(name, values) for name, values in seconds.items()]
-    for name, least in (("plait average", AVERAGE_FASTER), ("plait select n = 4", SELECT_FASTER)):
-        ratio = median["mergekit linear"] / median[name]
-        shown = "" if bench.cold else f"at least {least:g} x"
-        met = None if bench.cold else ratio >= least
-        figures.append(Figure(what=f"mergekit linear / {name}", value=f"{ratio:.2f} x", limit=shown, met=met))
-    figures += [times(f"{name}, of a tiny model", values) for name, values in starts.items()]
+    best = min(tries, key=lambda words: median[f"mergekit linear {words}"])
+    tiny = tiny_bench(options)
+    starts = alternate(options.rounds, commands(tiny, options.mergekit, [best]), tiny.before)
     rest = {name: median[name] - statistics.median(values) for name, values in starts.items()}
-    for name in ("plait average", "plait select n = 4"):
-        ratio = rest["mergekit linear"] / rest[name]
-        figures.append(Figure(what=f"mergekit linear / {name}, less the tiny model", value=f"{ratio:.2f} x"))
+    figures = [times(name, values) for name, values in seconds.items()]
+    theirs = f"mergekit linear {best}"
+    asked = {"plait average": AVERAGE_FASTER, "plait select n = 4": SELECT_FASTER}
+    for name, least in asked.items():
+        ratio = median[theirs] / median[name]
+        shown, met = ("", None) if bench.cold else (f"at least {least:g} x", ratio >= least)
+        figures.append(Figure(what=f"mergekit / {name}", value=f"{ratio:.2f} x", limit=shown, met=met))
+    figures += [times(f"{name}, tiny model", values) for name, values in starts.items()]
+    figures += [
+        Figure(what=f"mergekit / {name}, less tiny model", value=f"{rest[theirs] / rest[name]:.2f} x")
+        for name in asked
+    ]
     return figures
 
 
@@ -190,7 +193,9 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("what", choices=("compare", "gate"))
     parser.add_argument("--mergekit", type=Path, help="the mergekit-yaml to compare with")
-    parser.add_argument("--mergekit-options", default=MERGEKIT_OPTIONS, help="default: %(default)s")
+    parser.add_argument(
+        "--mergekit-options", action="append", help=f"one try; default: {' and '.join(MERGEKIT_TRIES)}"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=DATA / FULL, help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=DATA / "out", help="folder for outputs; it is emptied")

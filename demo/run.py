@@ -31,6 +31,7 @@ method:
 {method}
 output: {output}
 seed: 0
+shard_size: 400KB
 """
 # The name of a spec and of what it makes -> its method.
 METHODS = {
@@ -45,7 +46,7 @@ console = Console(highlight=False)
 @contextmanager
 def step(title: str) -> Iterator[None]:
     """Print a heading, then how long the step took."""
-    console.print(f"\n[bold]{title}[/bold]")
+    console.print(f"\n[bold]{title}[/bold]", soft_wrap=True)
     start = time.perf_counter()
     yield
     console.print(f"[dim]{time.perf_counter() - start:.1f} s[/dim]")
@@ -89,9 +90,7 @@ def train_models(corpus: train.Corpus) -> list[str]:
 
 def merge_models() -> None:
     """Merge the fine-tunes with each of METHODS."""
-    with step(
-        "Merge by selection: each parameter from one fine-tune, drawn again while it equals the base's"
-    ):
+    with step("Merge by selection: each parameter is one fine-tune's, drawn at random"):
         print(indent(write_spec("merged-select"), "    "))
         plait("plan", "merged-select.yaml")
         plait("merge", "merged-select.yaml")
@@ -136,10 +135,9 @@ def main() -> None:
     merge_models()
     report(fine_tunes, corpus)
 
-    prompt = "Return a copy of the string"
-    console.print(f"\n[bold]merged-select[/bold] goes on from “{prompt}”:")
-    print(indent(prompt + train.complete(RUN / "merged-select", prompt), "    "))
-    console.print(f"\nThe merged model is in {RUN / 'merged-select'}", soft_wrap=True)
+    console.print(
+        "\nThe merged model opens with transformers' from_pretrained:", RUN / "merged-select", soft_wrap=True
+    )
     console.print(f"[dim]All of it took {time.perf_counter() - start:.0f} s.[/dim]")
 
 

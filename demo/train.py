@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: set before transformers reads it
+# Both are read once, when the libraries below are loaded.
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
+os.environ["OMP_WAIT_POLICY"] = (
+    "passive"  # a thread that waits does not spin: spinning crawls on a busy machine
+)
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoTokenizer, ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
 
 NUM_ORDERS = 5
 FINE_TUNING_TOPICS = ("string-methods", "formatstrings", "debugger")
@@ -30,7 +34,7 @@ CHUNK_LEN = 128
 BATCH_SIZE = 4
 MAX_SHARD_SIZE = "400KB"
 
-BASE_STEPS = 1000
+BASE_STEPS = 900
 BASE_LR = 2.5e-3
 FINE_TUNE_EPOCHS = 2
 FINE_TUNE_LR = 1e-3  # high, and constant after the warm-up: the last samples seen leave their mark
@@ -125,7 +129,7 @@ def train(model: LlamaForCausalLM, batches: list[Tensor], *, lr: float, warmup: 
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if (step + 1) % 250 == 0:
+        if (step + 1) % 300 == 0:
             print(f"  step {step + 1} of {len(batches)}: loss {loss.item():.3f}", flush=True)
 
 
@@ -148,15 +152,13 @@ def fine_tune(corpus: Corpus, base: Path, folder: Path, *, order: int) -> None:
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Write a sharded bf16 checkpoint with its index and tokenizer. The model is bf16 afterwards."""
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+    model.to(dtype=torch.bfloat16).save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
     ByT5Tokenizer().save_pretrained(folder)
 
 
 def load(folder: Path) -> LlamaForCausalLM:
     """Load a checkpoint in float32: quicker on a CPU, and the values are exactly those in the files."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    assert isinstance(model, LlamaForCausalLM)
-    return model
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 @torch.inference_mode()
@@ -167,16 +169,7 @@ def mean_loss(folder: Path, chunks: Tensor) -> float:
         model(input_ids=batch, labels=batch, use_cache=False).loss.item() * len(batch)
         for batch in chunks.split(32)
     ]
-    return sum(losses) / len(chunks)
-
-
-@torch.inference_mode()
-def complete(folder: Path, prompt: str, *, num_bytes: int = 200) -> str:
-    """Load a checkpoint and its tokenizer; return what the model finds most likely after the prompt."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-    ids = load(folder).eval().generate(**inputs, max_new_tokens=num_bytes, do_sample=False)[0]
-    return str(tokenizer.decode(ids[inputs["input_ids"].shape[1] :]))
+    return float(sum(losses)) / len(chunks)
 
 
 def main(out: Path) -> None:

@@ -10,14 +10,23 @@ from typing import Any
 import pytest
 import safetensors
 
-from plait.errors import BudgetTooSmall, NoSpace, PlaitError
+from plait.errors import BudgetTooSmall, PlaitError
 from plait_service.budget import budget_of
 from plait_service.plan import Plan
 from plait_service.prepare import expand
 from plait_service.show import plan_as_text
 from plait_workers.job import HEADER
 from tests.support.checkpoints import Family, Shapes, make_family, stored_order, write_model
-from tests.support.merging import budget_for, digests, merge, plan_of, prepared_of, problems_of, spec_of
+from tests.support.merging import (
+    budget_for,
+    digests,
+    fails,
+    merge,
+    plan_of,
+    prepared_of,
+    problems_of,
+    spec_of,
+)
 from tests.support.stores import on_full_disk, with_counting
 
 MIXED: Shapes = {
@@ -188,7 +197,7 @@ class TestBudget:
 
 class TestSpace:
     def test_no_space_is_found_out_before_anything_is_written(self, family: Family) -> None:
-        with pytest.raises(NoSpace) as refused:
+        with fails("no-space") as refused:
             merge(on_full_disk(prepared_of(family.spec())))
         assert str(family.out) in str(refused.value)
         assert not family.out.exists()

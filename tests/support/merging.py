@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ from plait_service.prepare import Prepared, prepare
 from plait_workers.methods import METHODS
 
 MEMORY = 64 << 20
+
+
+@contextmanager
+def fails(kind: str) -> Iterator[pytest.ExceptionInfo[PlaitError]]:
+    """The block ends in an error of this kind."""
+    with pytest.raises(PlaitError) as failed:
+        yield failed
+    assert failed.value.kind == kind, failed.value
 
 
 def spec_of(data: Mapping[str, Any]) -> MergeSpec:

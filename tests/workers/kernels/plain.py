@@ -52,7 +52,7 @@ class Format:
 
     @property
     def bias(self) -> int:
-        return 2 ** (self.exponent - 1) - (0 if self.fnuz else 1)
+        return (1 << (self.exponent - 1)) - (0 if self.fnuz else 1)
 
     @property
     def sign_bit(self) -> int:
@@ -64,7 +64,7 @@ class Format:
             return self.sign_bit
         if not self.has_infinity:
             return self.sign_bit - 1
-        top = (2**self.exponent - 1) << self.mantissa
+        top = ((1 << self.exponent) - 1) << self.mantissa
         return top | 1 << (self.mantissa - 1)
 
     @property
@@ -72,7 +72,7 @@ class Format:
         """The first digits (a pattern without its sign) that are not a finite value's."""
         if self.fnuz:
             return self.sign_bit
-        return self.sign_bit - 1 if not self.has_infinity else (2**self.exponent - 1) << self.mantissa
+        return self.sign_bit - 1 if not self.has_infinity else ((1 << self.exponent) - 1) << self.mantissa
 
     def decode(self, pattern: int) -> float:
         """The value as a double, which holds every format exactly. A NaN keeps its sign."""
@@ -82,8 +82,8 @@ class Format:
         if digits >= self.beyond and not self.fnuz:
             value = math.inf if self.has_infinity and digits == self.beyond else math.nan
         else:
-            e, m = digits >> self.mantissa, digits & (2**self.mantissa - 1)
-            m += 2**self.mantissa if e else 0
+            e, m = digits >> self.mantissa, digits & ((1 << self.mantissa) - 1)
+            m += (1 << self.mantissa) if e else 0
             value = math.ldexp(m, max(e, 1) - self.bias - self.mantissa)
         return -value if negative else value
 

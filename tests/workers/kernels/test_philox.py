@@ -25,7 +25,8 @@ def words(text: str) -> list[int]:
 
 def block(counter: list[int], key: list[int]) -> list[int]:
     out = np.zeros(4, np.uint32)
-    philox_block(*counter, *key, out)
+    c0, c1, c2, c3 = counter
+    philox_block(c0, c1, c2, c3, key[0], key[1], out)
     return out.tolist()
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from plait.errors import AccessDenied, InternalError, SourceMissing, SpecInvalid, UploadGone
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartWriter, RangeReader, Upload
 from plait_workers.storage.errors import map_os_error, os_errors
-from plait_workers.storage.local_io import LocalPartWriter, LocalReader, version_of
+from plait_workers.storage.local_io import LocalPartWriter, LocalReader, OpenFile, version_of
 
 PRIVATE = ".plait"
 _ATTEMPTS = 8
@@ -38,7 +38,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._private = root / PRIVATE
-        self._descriptors: dict[str, int] = {}
+        self._files: dict[str, OpenFile] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -115,9 +115,10 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Files below the folder, sorted by key; our own working files only if asked for by name."""
+        self._path(prefix)
         top, _, _ = prefix.rpartition("/")
         keys = []
-        for folder, folders, files in os.walk(self._root / top, followlinks=False):
+        for folder, folders, files in os.walk(self._root / top, onerror=self._not_listed):
             relative = os.path.relpath(folder, self._root)
             if relative == "." and not prefix.startswith(PRIVATE):
                 folders[:] = [name for name in folders if name != PRIVATE]
@@ -127,12 +128,16 @@ class LocalStore:
             if info is not None:
                 yield info
 
+    def _not_listed(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise map_os_error(error, "listing a folder", str(error.filename or self._root)) from error
+
     def get(self, key: str, *, limit: int) -> bytes | None:
         """A small file whole."""
         try:
             with open(self._path(key), "rb") as file:
                 data = file.read(limit + 1)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
             raise map_os_error(error, "reading a file", self._where(key)) from error
@@ -163,11 +168,14 @@ class LocalStore:
                 try:
                     if metadata:
                         self._keep_metadata(key, temporary.stat(), metadata, None)
+                    else:  # the inode may have been that of an earlier file of this name
+                        self._metadata_path(key, temporary.stat().st_ino).unlink(missing_ok=True)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     _publish(temporary, path, if_absent=if_absent)
                     _sync_folder(path.parent)
                     return True
                 except FileExistsError:
+                    self._metadata_path(key, temporary.stat().st_ino).unlink(missing_ok=True)
                     return False
                 except FileNotFoundError:  # another driver, done with the same merge, tidied up
                     if attempt == _ATTEMPTS - 1:
@@ -180,7 +188,10 @@ class LocalStore:
         """Remove a file, and folders of ours that it leaves empty."""
         path = self._path(key)
         with os_errors("removing a file", self._where(key)):
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                inode = path.lstat().st_ino
+                path.unlink()
+                self._metadata_path(key, inode).unlink(missing_ok=True)
             if key.startswith(f"{PRIVATE}/"):
                 with suppress(OSError):
                     (self._private / "tmp").rmdir()
@@ -207,6 +218,9 @@ class LocalStore:
                 return path
             except FileNotFoundError:
                 continue
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
         raise InternalError("a working folder disappears as fast as it is made", where=str(folder))
 
     def _metadata_path(self, key: str, inode: int) -> Path:
@@ -251,14 +265,14 @@ class LocalStore:
                 raise
         return upload
 
-    def _descriptor(self, upload: Upload) -> int:
+    def _file(self, upload: Upload) -> OpenFile:
         with self._lock:
-            if upload.id not in self._descriptors:
+            if upload.id not in self._files:
                 try:
-                    self._descriptors[upload.id] = os.open(self._upload_folder(upload) / "data", os.O_RDWR)
+                    self._files[upload.id] = OpenFile(self._upload_folder(upload) / "data")
                 except FileNotFoundError as error:
                     raise UploadGone("opening an upload", where=self._where(upload.key)) from error
-            return self._descriptors[upload.id]
+            return self._files[upload.id]
 
     def part_buffer_bytes(self, part_size: int, step: int) -> int:
         """One step: what is merged is written while it is still in cache."""
@@ -267,9 +281,9 @@ class LocalStore:
     def begin_part(self, upload: Upload, number: int, *, offset: int, size: int, step: int) -> PartWriter:
         """Write in steps, at the part's place in the preallocated file."""
         with os_errors("writing a part", self._where(upload.key)):
-            descriptor = self._descriptor(upload)
+            file = self._file(upload)
         return LocalPartWriter(
-            descriptor=descriptor,
+            file=file,
             log=self._upload_folder(upload) / "parts",
             where=self._where(upload.key),
             number=number,
@@ -281,13 +295,14 @@ class LocalStore:
     def flush(self, upload: Upload) -> None:
         """fdatasync of the data."""
         with os_errors("syncing a shard", self._where(upload.key)):
-            os.fdatasync(self._descriptor(upload))
+            os.fdatasync(self._file(upload).descriptor)
 
     def list_parts(self, upload: Upload) -> Sequence[PartInfo]:
         """The log of finished parts; a line that was cut by a crash does not count."""
         try:
-            lines = (self._upload_folder(upload) / "parts").read_text().splitlines()
-        except FileNotFoundError as error:
+            with os_errors("listing parts", self._where(upload.key)):
+                lines = (self._upload_folder(upload) / "parts").read_text().splitlines()
+        except SourceMissing as error:
             raise UploadGone("listing parts", where=self._where(upload.key)) from error
         parts: dict[int, PartInfo] = {}
         for line in lines:
@@ -304,9 +319,10 @@ class LocalStore:
             raise InternalError("completing an upload whose parts are not all there", where=str(path))
         try:
             with os_errors("completing a shard", self._where(upload.key)):
-                os.fdatasync(self._descriptor(upload))
+                os.fdatasync(self._file(upload).descriptor)
                 metadata = json.loads((folder / "metadata").read_text())
                 self._keep_metadata(upload.key, (folder / "data").stat(), metadata, crc64nvme)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(folder / "data", path)
                 _sync_folder(path.parent)
         except SourceMissing as error:
@@ -320,9 +336,7 @@ class LocalStore:
     def abort(self, upload: Upload) -> None:
         """Remove the upload's files; a writer that still holds them writes into nothing."""
         with self._lock:
-            descriptor = self._descriptors.pop(upload.id, None)
-        if descriptor is not None:
-            os.close(descriptor)
+            self._files.pop(upload.id, None)
         shutil.rmtree(self._upload_folder(upload), ignore_errors=True)
         self._remove_empty(self._upload_folder(upload).parent)
 

@@ -1,0 +1,10 @@
+"""Settings of all tests: Hypothesis draws the same examples every time, and no test is timed."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+settings.register_profile("plait", deadline=None, derandomize=True, database=None)
+# To look for more: pytest --hypothesis-profile=explore
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile("plait")
