@@ -19,9 +19,7 @@ from pydoc_data.topics import topics
 
 # Both are read once, when the libraries below are loaded.
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
-os.environ["OMP_WAIT_POLICY"] = (
-    "passive"  # a thread that waits does not spin: spinning crawls on a busy machine
-)
+os.environ["OMP_WAIT_POLICY"] = "passive"  # a waiting thread sleeps: spinning crawls on a busy machine
 
 import torch
 import transformers
@@ -144,9 +142,8 @@ def train_base(corpus: Corpus, folder: Path) -> None:
 def fine_tune(corpus: Corpus, base: Path, folder: Path, *, order: int) -> None:
     """Train a copy of the base on the fine-tuning chunks in this order and save it."""
     model = load(base)
-    train(
-        model, list(ordered_batches(corpus.fine_tuning, seed=order)), lr=FINE_TUNE_LR, warmup=10, decay=False
-    )
+    batches = list(ordered_batches(corpus.fine_tuning, seed=order))
+    train(model, batches, lr=FINE_TUNE_LR, warmup=10, decay=False)
     save(model, folder)
 
 

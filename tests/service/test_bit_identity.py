@@ -70,7 +70,7 @@ def run(family: Family, output: str, *, step: int, threads: int, **spec: Any) ->
     return out
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shapes=shapes,
     models=st.integers(1, 5),
@@ -122,7 +122,7 @@ def assert_statistics(out: Path, tensors: dict[str, Tensor], counts: dict[str, l
         assert described[name] == {"elements": elements, "taken": shares[:-1], "kept_base": shares[-1]}
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     sizes=st.lists(st.integers(1, 30_011), min_size=1, max_size=3),
     kinds=st.lists(st.sampled_from(["BF16", "F16", "F32", "F64"]), min_size=1, max_size=3),

@@ -56,3 +56,24 @@ def with_counting(prepared: Prepared) -> tuple[Prepared, list[CountingStore]]:
 def on_full_disk(prepared: Prepared) -> Prepared:
     """The same merge, its output on a disk that is full."""
     return replace(prepared, output=FullStore(Path(prepared.output.uri)))
+
+
+class Killed(BaseException):
+    """Stands for the death of the process: nothing of Plait catches it."""
+
+
+class _DyingStore(LocalStore):
+    deletions_left = 0
+
+    def delete(self, key: str) -> None:
+        if self.deletions_left == 0:
+            raise Killed
+        self.deletions_left -= 1
+        super().delete(key)
+
+
+def dying_after(prepared: Prepared, deletions: int) -> Prepared:
+    """The same merge, by a process that dies as it deletes once more than this in its output."""
+    output = _DyingStore(Path(prepared.output.uri))
+    output.deletions_left = deletions
+    return replace(prepared, output=output)

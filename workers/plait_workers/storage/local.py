@@ -175,6 +175,8 @@ class LocalStore:
                     _sync_folder(path.parent)
                     return True
                 except FileExistsError:
+                    if not if_absent or not path.parent.is_dir():  # a file where a folder should be
+                        raise
                     self._metadata_path(key, temporary.stat().st_ino).unlink(missing_ok=True)
                     return False
                 except FileNotFoundError:  # another driver, done with the same merge, tidied up

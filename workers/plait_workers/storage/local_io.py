@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import ctypes
+import errno
 import functools
 import os
 from collections.abc import Callable
@@ -127,7 +127,9 @@ class LocalPartWriter:
         return self._reserved
 
     def commit(self) -> None:
-        """Write the step at its place."""
+        """Write the step at its place; not if the file has become the object meanwhile."""
+        if not self._log.exists():
+            raise UploadGone("writing a part", where=self._where)
         done = 0
         with os_errors("writing a part", self._where):
             while done < len(self._reserved):
@@ -142,7 +144,7 @@ class LocalPartWriter:
         """
         if self._written != self._size:
             raise InternalError("a part is not whole", where=self._where)
-        start_writeback(self._descriptor, self._offset, self._size)
+        start_writeback(self._file.descriptor, self._offset, self._size)
         part = PartInfo(number=self._number, size=self._size, etag=f"{crc64nvme:016x}")
         line = f"\n{part.number} {part.size} {part.etag} ;\n".encode()
         try:

@@ -1,0 +1,261 @@
+"""What every store must do with whole objects. A store's own test module subclasses this and opens it."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import pytest
+
+from plait.errors import PlaitError, SourceChanged, SourceMissing, SpecInvalid
+from plait_workers.storage.base import ObjectStore
+
+OpenStore = Callable[[], ObjectStore]
+"""Opens another store of the same place, as another process would."""
+
+LEAVING = ["../a", "a/../../b", "/a", "..", "a/..", "a\0b"]
+
+
+def read(store: ObjectStore, key: str, offset: int, size: int, *, bulk: bool = False) -> bytes:
+    info = store.head(key)
+    assert info is not None
+    reader = store.open(key, info.version, bulk=bulk)
+    try:
+        data = bytes(reader.read(offset, memoryview(bytearray(size))))
+        reader.check()
+    finally:
+        reader.close()
+    return data
+
+
+def keys(store: ObjectStore, prefix: str = "") -> list[str]:
+    return [info.key for info in store.list(prefix)]
+
+
+class ObjectContract:
+    """Small objects and range reads. Subclasses give the fixture ``open_store``."""
+
+    part_size: ClassVar[int]
+
+    @pytest.fixture
+    def open_store(self) -> OpenStore:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, open_store: OpenStore) -> ObjectStore:
+        return open_store()
+
+    def test_put_and_get(self, store: ObjectStore) -> None:
+        assert store.get("a.json", limit=100) is None
+        assert store.put("a.json", b"one")
+        assert store.get("a.json", limit=3) == b"one"
+        assert store.put("a.json", b"")
+        assert store.get("a.json", limit=0) == b""
+
+    def test_other_stores_of_the_place_see_it(self, open_store: OpenStore) -> None:
+        open_store().put("folder/a", b"x" * 1000, metadata={"k": "v"})
+        other = open_store()
+        assert other.get("folder/a", limit=1000) == b"x" * 1000
+        assert keys(other) == ["folder/a"]
+        sent = pickle.loads(pickle.dumps(other))
+        assert sent.uri == other.uri
+        assert sent.get("folder/a", limit=1000) == b"x" * 1000
+
+    def test_get_refuses_what_is_too_large(self, store: ObjectStore) -> None:
+        store.put("a", b"12345")
+        with pytest.raises(SpecInvalid, match="too large"):
+            store.get("a", limit=4)
+
+    def test_head(self, store: ObjectStore) -> None:
+        assert store.head("a") is None
+        store.put("a", b"12345", metadata={"plait-fingerprint": "f" * 64, "other": "1"})
+        info = store.head("a")
+        assert info is not None
+        assert (info.key, info.size) == ("a", 5)
+        assert info.metadata == {"plait-fingerprint": "f" * 64, "other": "1"}
+        assert store.head("a") == info
+
+    def test_a_folder_is_no_object(self, store: ObjectStore) -> None:
+        store.put("a/b/c", b"1")
+        assert store.head("a") is None
+        assert store.head("a/b") is None
+        assert store.get("a/b", limit=10) is None
+        assert store.head("a/b/c/d") is None
+        assert store.get("a/b/c/d", limit=10) is None
+        store.delete("a/b/c/d")
+        assert keys(store) == ["a/b/c"]
+
+    def test_the_version_changes_with_the_object(self, store: ObjectStore) -> None:
+        versions = set()
+        for data in (b"one", b"two", b"three", b""):
+            store.put("a", data)
+            info = store.head("a")
+            assert info is not None
+            versions.add(info.version)
+        assert len(versions) == 4
+
+    def test_metadata_belongs_to_one_object(self, store: ObjectStore) -> None:
+        """It ends with its object: not even an object of the same name and size inherits it."""
+        for _ in range(20):
+            store.put("a", b"one", metadata={"k": "1"})
+            store.put("b", b"one", metadata={"k": "2"})
+            store.put("a", b"two")
+            info = store.head("a")
+            assert info is not None
+            assert info.metadata == {}
+            store.delete("b")
+            store.put("b", b"two", if_absent=True)
+            info = store.head("b")
+            assert info is not None
+            assert info.metadata == {}
+            store.delete("b")
+
+    def test_if_absent(self, store: ObjectStore) -> None:
+        assert store.put("a", b"one", if_absent=True, metadata={"k": "1"})
+        assert not store.put("a", b"two", if_absent=True, metadata={"k": "2"})
+        assert store.get("a", limit=10) == b"one"
+        info = store.head("a")
+        assert info is not None
+        assert info.metadata == {"k": "1"}
+        assert store.put("a", b"two")
+        store.delete("a")
+        assert store.put("a", b"three", if_absent=True)
+
+    def test_six_threads_and_one_winner(self, open_store: OpenStore) -> None:
+        for number in range(10):
+            barrier = threading.Barrier(6)
+
+            def claim(who: int, key: str = f"claim-{number}", barrier: threading.Barrier = barrier) -> bool:
+                store = open_store()
+                barrier.wait(30)
+                return store.put(key, str(who).encode() * 500, if_absent=True, metadata={"who": str(who)})
+
+            with ThreadPoolExecutor(6) as pool:
+                won = list(pool.map(claim, range(6)))
+            assert sum(won) == 1
+            winner = str(won.index(True))
+            store = open_store()
+            assert store.get(f"claim-{number}", limit=500) == winner.encode() * 500
+            info = store.head(f"claim-{number}")
+            assert info is not None
+            assert info.metadata == {"who": winner}
+
+    def test_an_overwriter_shows_whole_objects(self, open_store: OpenStore) -> None:
+        open_store().put("a", b"0" * 5000)
+        done = threading.Event()
+
+        def look() -> set[bytes]:
+            store, seen = open_store(), set[bytes]()
+            while not done.is_set():
+                data = store.get("a", limit=5000)
+                assert data is not None
+                seen.add(data)
+            return seen
+
+        with ThreadPoolExecutor(2) as pool:
+            looks = [pool.submit(look) for _ in range(2)]
+            store = open_store()
+            for number in range(100):
+                store.put("a", b"%d" % (number % 10) * 5000)
+            done.set()
+            for seen in looks:
+                assert seen.result() <= {b"%d" % digit * 5000 for digit in range(10)}
+
+    def test_delete(self, store: ObjectStore) -> None:
+        store.delete("a")
+        store.put("a", b"1")
+        store.put("ab", b"1")
+        store.delete("a")
+        store.delete("a")
+        assert store.head("a") is None
+        assert keys(store) == ["ab"]
+
+    def test_list(self, store: ObjectStore) -> None:
+        assert keys(store) == []
+        names = ["b/c", "b-d", "a", "b/a/x", "é", "B", "b0"]
+        for name in names:
+            store.put(name, name.encode())
+        assert keys(store) == sorted(names)
+        assert keys(store, "b") == sorted(name for name in names if name.startswith("b"))
+        assert keys(store, "b/") == ["b/a/x", "b/c"]
+        assert keys(store, "b/a/x") == ["b/a/x"]
+        assert keys(store, "b/a/x/") == []
+        assert keys(store, "nothing/") == []
+        for info in store.list():
+            again = store.head(info.key)
+            assert again is not None
+            assert (info.size, info.version, info.modified) == (again.size, again.version, again.modified)
+
+    def test_time_is_the_stores_own(self, store: ObjectStore) -> None:
+        before = store.now()
+        store.put("a", b"1")
+        info = store.head("a")
+        assert info is not None
+        assert before - 2 <= info.modified <= store.now() + 2
+        assert keys(store) == ["a"]
+
+    @pytest.mark.parametrize("key", LEAVING)
+    def test_keys_that_leave_the_folder(self, store: ObjectStore, key: str) -> None:
+        for attempt in (
+            lambda: store.head(key),
+            lambda: store.get(key, limit=10),
+            lambda: store.put(key, b"x"),
+            lambda: store.put(key, b"x", if_absent=True),
+            lambda: store.delete(key),
+            lambda: store.open(key, "v"),
+            lambda: store.create_upload(key, size=1, metadata={}),
+            lambda: list(store.list(key)),
+        ):
+            with pytest.raises(SpecInvalid):
+                attempt()
+        assert keys(store) == []
+
+    @pytest.mark.parametrize("bulk", [False, True])
+    def test_range_reads(self, store: ObjectStore, bulk: bool) -> None:
+        data = bytes(range(256)) * 40
+        store.put("a", data)
+        for offset, size in ((0, 1), (0, len(data)), (255, 2), (len(data) - 1, 1), (1001, 4097), (7, 0)):
+            assert read(store, "a", offset, size, bulk=bulk) == data[offset : offset + size]
+        store.put("empty", b"")
+        assert read(store, "empty", 0, 0, bulk=bulk) == b""
+
+    @pytest.mark.parametrize("bulk", [False, True])
+    @pytest.mark.parametrize(
+        "data", [b"another", b"the same size", b""], ids=["other size", "same size", "empty"]
+    )
+    def test_a_reader_notices_an_overwrite(self, store: ObjectStore, data: bytes, bulk: bool) -> None:
+        store.put("a", b"of equal size")
+        info = store.head("a")
+        assert info is not None
+        reader = store.open("a", info.version, bulk=bulk)
+        assert bytes(reader.read(0, memoryview(bytearray(2)))) == b"of"
+        reader.check()
+        store.put("a", data)
+        with pytest.raises(SourceChanged) as changed:
+            reader.check()
+        assert "a" in str(changed.value.where)
+        reader.close()
+        with pytest.raises(SourceChanged):
+            store.open("a", info.version, bulk=bulk)
+
+    @pytest.mark.parametrize("bulk", [False, True])
+    def test_a_reader_notices_a_deletion(self, store: ObjectStore, bulk: bool) -> None:
+        store.put("a", b"12345")
+        info = store.head("a")
+        assert info is not None
+        reader = store.open("a", info.version, bulk=bulk)
+        reader.read(0, memoryview(bytearray(5)))
+        store.delete("a")
+        with pytest.raises(SourceChanged):
+            reader.check()
+        reader.close()
+        with pytest.raises((SourceChanged, SourceMissing)):
+            store.open("a", info.version, bulk=bulk)
+
+    def test_a_read_beyond_the_end_is_an_error(self, store: ObjectStore) -> None:
+        store.put("a", b"12345")
+        with pytest.raises(PlaitError):
+            read(store, "a", 3, 3)
