@@ -21,7 +21,11 @@ CACHE_SHARE: Final = 3 << 19
 """Bytes of all sources' steps together that stay in a core's second-level cache (1.5 MiB)."""
 MAX_STEP: Final = 1 << 20
 DEFAULT_CAP: Final = 4 * 10**9
-_CGROUP = Path("/sys/fs/cgroup")
+CGROUPS: Final = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Limit and use of a container's memory, under versions 2 and 1 of control groups."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,10 +48,10 @@ class Budget:
 def default_memory() -> int:
     """A quarter of the free memory within the container's limit, at most 4 GB."""
     free = psutil.virtual_memory().available
-    limit = _read_number(_CGROUP / "memory.max")
-    used = _read_number(_CGROUP / "memory.current")
-    if limit is not None:
-        free = min(free, limit - (used or 0))
+    for limit_file, use_file in CGROUPS:
+        limit, used = _read_number(Path(limit_file)), _read_number(Path(use_file))
+        if limit is not None:
+            free = min(free, limit - (used or 0))
     return max(0, min(DEFAULT_CAP, free // 4))
 
 

@@ -12,7 +12,8 @@ from awscrt.checksums import crc64nvme
 
 from plait.errors import PlaitError, UploadGone
 from plait_workers.storage.base import ObjectInfo, ObjectStore, PartInfo, Upload
-from tests.workers.storage.contract import ObjectContract, OpenStore, keys, read
+from tests.workers.storage.contract import OpenStore, keys, read
+from tests.workers.storage.contract_readers import ReaderContract
 
 KEY = "model-00001-of-00002.safetensors"
 METADATA = {"plait-fingerprint": "0" * 64}
@@ -26,7 +27,7 @@ def noise(size: int, seed: int = 0) -> bytes:
     return np.random.default_rng(seed).bytes(size)
 
 
-class UploadContract(ObjectContract):
+class UploadContract(ReaderContract):
     """Parts of ``part_size`` bytes, the last one shorter."""
 
     @property
@@ -37,7 +38,7 @@ class UploadContract(ObjectContract):
         """Write part ``number`` of an object of these bytes, in steps of odd sizes."""
         start = (number - 1) * self.part_size
         part = data[start : start + self.part_size]
-        step = step or len(part)
+        step = step or max(1, len(part))
         writer = store.begin_part(upload, number, offset=start, size=len(part), step=step)
         for at in range(0, len(part), step):
             piece = part[at : at + step]
@@ -191,7 +192,12 @@ class UploadContract(ObjectContract):
             self.write(first, upload, 1, data)
             parts, barrier = first.list_parts(upload), threading.Barrier(4)
 
-            def complete(_: int, upload: Upload = upload, barrier: threading.Barrier = barrier) -> bool:
+            def complete(
+                _: int,
+                upload: Upload = upload,
+                parts: Sequence[PartInfo] = parts,
+                barrier: threading.Barrier = barrier,
+            ) -> bool:
                 store = open_store()
                 barrier.wait(30)
                 try:

@@ -118,7 +118,14 @@ class LocalStore:
         self._path(prefix)
         top, _, _ = prefix.rpartition("/")
         keys = []
-        for folder, folders, files in os.walk(self._root / top, onerror=self._not_listed):
+
+        def on_error(error: OSError) -> None:
+            # Nothing there is an empty listing; what is closed to us further down is not ours to list.
+            if error.errno in (errno.EACCES, errno.EIO, errno.ESTALE) and Path(error.filename) == start:
+                raise map_os_error(error, "listing a folder", str(start)) from error
+
+        start = self._root / top
+        for folder, folders, files in os.walk(start, onerror=on_error):
             relative = os.path.relpath(folder, self._root)
             if relative == "." and not prefix.startswith(PRIVATE):
                 folders[:] = [name for name in folders if name != PRIVATE]
@@ -127,10 +134,6 @@ class LocalStore:
             info = self.head(key) if key.startswith(prefix) else None
             if info is not None:
                 yield info
-
-    def _not_listed(self, error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise map_os_error(error, "listing a folder", str(error.filename or self._root)) from error
 
     def get(self, key: str, *, limit: int) -> bytes | None:
         """A small file whole."""

@@ -113,10 +113,10 @@ class MappedReader(LocalReader):
     """Reads by views of the mapped file. Shared by threads; a view is valid until the reader is closed."""
 
     def __init__(self, path: Path, version: str) -> None:
-        super().__init__(path, version)
         self._row: int | None = None
         self._map: mmap.mmap | None = None
         self._view = memoryview(b"")
+        super().__init__(path, version)
         size = os.fstat(self._descriptor).st_size
         if size == 0:
             return
