@@ -220,11 +220,14 @@ class PartPass:
             scratch = self._workspace.scratch(len(job.sources), own.nbytes)
             twin = self._readers[(source, file)].read(offset + first * own.itemsize, scratch)
             if not np.array_equal(np.frombuffer(twin, own.dtype), own):
-                raise TensorMismatch(
-                    "weights that config.json ties together differ within one model",
-                    where=f"{job.sources[source].uri}: {job.tensors[tensor].name}",
-                    hint="Set tie_word_embeddings to false in its config.json if they are meant to differ",
-                )
+                raise self._untied(tensor, source)
+
+    def _untied(self, tensor: int, source: int) -> TensorMismatch:
+        return TensorMismatch(
+            "weights that config.json ties together differ within one model",
+            where=f"{self._job.sources[source].uri}: {self._job.tensors[tensor].name}",
+            hint="Set tie_word_embeddings to false in its config.json if they are meant to differ",
+        )
 
     def _copy(self, tensor: int, begin: int, end: int) -> None:
         """Bytes that are not merged: the first source's, if every other source has the same."""
@@ -237,6 +240,11 @@ class PartPass:
             for other in others:
                 if self._read(tensor, other, start, size) != data:
                     raise self._disagree(tensor, first, other)
+            for source, file, offset in job.twins.get(tensor, ()):
+                if source in (first, *others):
+                    scratch = self._workspace.scratch(len(job.sources), size)
+                    if self._readers[(source, file)].read(offset + start, scratch) != data:
+                        raise self._untied(tensor, source)
             place[:] = data
             self._commit(place)
 

@@ -15,9 +15,9 @@ others merge; all three release the GIL.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from plait_workers.job import HEADER, Job, OutShard, Unit
+from plait_workers.job import HEADER, Job, Unit
 from plait_workers.part_pass import NullWriter, PartPass, PartRecord, Settings
 from plait_workers.readers import FileId, Readers
 from plait_workers.storage.base import ObjectStore, PartWriter, Upload
@@ -70,8 +70,7 @@ class UnitRunner:
         nobody = Unit(shard=0, number=0)
         nbytes = self._job.tensors[tensor].nbytes
         writer = NullWriter(0, nbytes, self._settings.step_bytes)
-        files = [(source, int(self._job.file_of[source, tensor])) for source in self._job.sources_of(tensor)]
-        with self.readers.borrow(files) as readers:
+        with self.readers.borrow(self._files([tensor])) as readers:
             PartPass(self._settings, nobody, writer, workspace, readers).tensor(tensor, 0, nbytes)
 
     def run(self, unit: Unit, workspace: Workspace) -> PartRecord:
@@ -90,21 +89,22 @@ class UnitRunner:
 
     def _run(self, unit: Unit, workspace: Workspace, writer: PartWriter, upload: str) -> PartRecord:
         shard = self._job.shards[unit.shard]
-        with self.readers.borrow(self._files(shard, unit)) as readers:
+        segments = shard.segments(unit.number)
+        held = [tensor for tensor, _, _ in segments if tensor != HEADER]
+        with self.readers.borrow(self._files(held)) as readers:
             part_pass = PartPass(self._settings, unit, writer, workspace, readers)
-            for tensor, begin, end in shard.segments(unit.number):
+            for tensor, begin, end in segments:
                 if tensor == HEADER:
                     part_pass.header(shard.header[begin:end])
                 else:
                     part_pass.tensor(tensor, begin, end)
         return part_pass.record(upload, writer.finish(crc64nvme=part_pass.crc))
 
-    def _files(self, shard: OutShard, unit: Unit) -> list[FileId]:
+    def _files(self, tensors: Iterable[int]) -> list[FileId]:
         job, files = self._job, dict[FileId, None]()
-        for tensor, _, _ in shard.segments(unit.number):
-            if tensor != HEADER:
-                for source in job.sources_of(tensor):
-                    files[(source, int(job.file_of[source, tensor]))] = None
-                for source, file, _ in job.twins.get(tensor, ()):
-                    files[(source, file)] = None
+        for tensor in tensors:
+            for source in job.sources_of(tensor):
+                files[(source, int(job.file_of[source, tensor]))] = None
+            for source, file, _ in job.twins.get(tensor, ()):
+                files[(source, file)] = None
         return list(files)

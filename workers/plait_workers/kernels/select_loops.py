@@ -121,10 +121,10 @@ def rank_elements(u: U32Array, v: U32Array, m: AnyArray, keep: U32Array, rank: A
 def pick_1(x0: AnyArray, b: AnyArray, rank: AnyArray, out: AnyArray, n: Number, digits: Number) -> Number:
     taken = _U16(0)
     for j in range(n):
-        r, x = rank[j], x0[j]
+        r, x, o = rank[j], x0[j], out[j]
         c = changed(x, b[j], digits)
         hit = c & _U16(r == 0)
-        out[j] = x if hit else out[j]
+        out[j] = x if hit else o
         rank[j] = _U16(r - c)
         taken = _U16(taken + hit)
     return taken
@@ -192,10 +192,10 @@ def pick_nan(
 ) -> Number:
     taken = _U16(0)
     for j in range(n):
-        r, x = rank[j], x0[j]
+        r, x, o = rank[j], x0[j], out[j]
         c = changed(x, b[j], sign_free) | is_nan(x, flip, digits, nan_from)
         hit = c & _U16(r == 0)
-        out[j] = x if hit else out[j]
+        out[j] = x if hit else o
         rank[j] = _U16(r - c)
         taken = _U16(taken + hit)
     return taken
@@ -220,8 +220,10 @@ def tile(pointers: U64Array, i: Number, start: Number, n: Number, like: AnyArray
 def take_between(x: AnyArray, t: U32Array, out: AnyArray, n: Number, low: Number, high: Number) -> Number:
     taken = _U32(0)
     for j in range(n):
-        hit = (t[j] >= low) & (t[j] < high)
-        out[j] = x[j] if hit else out[j]
+        # All loads come first: the compiler turns no load behind a condition into a vector.
+        value, before, target = x[j], out[j], t[j]
+        hit = (target >= low) & (target < high)
+        out[j] = value if hit else before
         taken = _U32(taken + _U32(hit))
     return taken
 

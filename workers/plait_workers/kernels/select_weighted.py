@@ -27,9 +27,10 @@ def _mark(
     x: AnyArray, b: AnyArray, mark: U8Array, m: U32Array, n: Number, weight: Number, sign_free: Number
 ) -> None:
     for j in range(n):
-        c = _U8(changed(x[j], b[j], sign_free))
-        mark[j] = c
-        m[j] = _U32(m[j] + (weight if c else _U32(0)))
+        value, base, total = x[j], b[j], m[j]
+        c = changed(value, base, sign_free)
+        mark[j] = _U8(c)
+        m[j] = _U32(total + weight) if c else total
 
 
 @compiled
@@ -38,38 +39,46 @@ def _mark_nan(
 ) -> None:
     flip, digits, sign_free, nan_from = form[0], form[1], form[2], form[4]
     for j in range(n):
-        c = _U8(changed(x[j], b[j], sign_free) | is_nan(x[j], flip, digits, nan_from))
-        mark[j] = c
-        m[j] = _U32(m[j] + (weight if c else _U32(0)))
+        value, base, total = x[j], b[j], m[j]
+        c = changed(value, base, sign_free) | is_nan(value, flip, digits, nan_from)
+        mark[j] = _U8(c)
+        m[j] = _U32(total + weight) if c else total
 
 
 @compiled
-def _target(u: U32Array, v: U32Array, m: U32Array, n: Number, resample: Number, target: U32Array) -> None:
+def _target(
+    u: U32Array, v: U32Array, m: U32Array, n: Number, resample: Number, threshold: U32Array, target: U32Array
+) -> None:
     """The point on the running sum of changed weights that is taken, or nobody's."""
     for j in range(n):
-        total = np.uint64(m[j])
-        # M = 0 gives q = 2**32: then nobody is marked, and the target does not matter.
-        q = (_TOTAL - total) << _8
-        threshold = q
-        for _ in range(resample):
-            threshold = (threshold * q) >> _32
-        if resample < 0:
-            threshold = np.uint64(0)
-        t = _U32((np.uint64(u[j]) * total) >> _32)
-        target[j] = _NOBODY if np.uint64(v[j]) < threshold else t
+        # M = 0 gives q = 2**32, kept as 2**32 - 1: then nobody is marked, and it does not matter.
+        q = (_TOTAL - np.uint64(m[j])) << _8
+        target[j] = _U32(min(q, np.uint64(0xFFFFFFFF)))
+        threshold[j] = target[j] if resample >= 0 else _U32(0)
+    for _ in range(resample):
+        for j in range(n):
+            threshold[j] = _U32((np.uint64(threshold[j]) * np.uint64(target[j])) >> _32)
+    for j in range(n):
+        t = _U32((np.uint64(u[j]) * np.uint64(m[j])) >> _32)
+        target[j] = _NOBODY if v[j] < threshold[j] else t
 
 
 @compiled
 def _pick_marked(
-    x: AnyArray, mark: U8Array, target: U32Array, running: U32Array, out: AnyArray, n: Number, weight: Number
+    x: AnyArray, mark: U8Array, left: U32Array, out: AnyArray, n: Number, weight: Number
 ) -> Number:
+    """Take x where the target lies within its weight; ``left`` is what of the target lies beyond.
+
+    Beyond its sub-model a target wraps around to more than all weights together.
+    """
     taken = _U32(0)
     for j in range(n):
-        before = running[j]
-        after = _U32(before + (weight if mark[j] else _U32(0)))
-        hit = (target[j] >= before) & (target[j] < after)
-        out[j] = x[j] if hit else out[j]
-        running[j] = after
+        # All loads come first: the compiler turns no load behind a condition into a vector.
+        value, before, rest = x[j], out[j], left[j]
+        share = weight if mark[j] else _U32(0)
+        hit = rest < share
+        left[j] = _U32(rest - share)
+        out[j] = value if hit else before
         taken = _U32(taken + _U32(hit))
     return taken
 
@@ -97,7 +106,7 @@ def select_weighted(
     """
     num = len(pointers)
     u, v = np.empty(TILE + 8, np.uint32), np.empty(TILE + 8, np.uint32)
-    m, target = np.empty(TILE, np.uint32), np.empty(TILE, np.uint32)
+    m, target, threshold = np.empty(TILE, np.uint32), np.empty(TILE, np.uint32), np.empty(TILE, np.uint32)
     marks = np.empty((num, TILE), np.uint8)
     flip, digits, sign_free, inf_from = form[0], form[1], form[2], form[3]
     for start in range(0, len(out), TILE):
@@ -117,11 +126,9 @@ def select_weighted(
         index = np.uint64(first) + np.uint64(start)
         odd = np.int64(index & np.uint64(1))
         draw(np.uint64(k0), np.uint64(k1), index >> np.uint64(1), (n + odd + 3) // 4 * 2, u, v)
-        _target(u[odd:], v[odd:], m, n, resample, target)
-        for j in range(n):
-            m[j] = 0
+        _target(u[odd:], v[odd:], m, n, resample, threshold, target)
         before = stats[:num].sum()
         for i in range(num):
             x = tile(pointers, i, start, n, out)
-            stats[i] += _pick_marked(x, marks[i], target, m, o, n, weights[i])
+            stats[i] += _pick_marked(x, marks[i], target, o, n, weights[i])
         stats[num] += n - (stats[:num].sum() - before)
