@@ -17,8 +17,8 @@ from plait_workers.storage.base import ObjectStore
 from plait_workers.workspace import workspace_bytes
 
 MIN_STEP: Final = 64 << 10
-CACHE_SHARE: Final = 3 << 19
-"""Bytes of all sources' steps together that stay in a core's second-level cache (1.5 MiB)."""
+CACHE_SHARE: Final = 8 << 20
+"""Bytes of all sources' steps together: mapped sources want long steps, copied ones a shared cache."""
 MAX_STEP: Final = 1 << 20
 DEFAULT_CAP: Final = 4 * 10**9
 CGROUPS: Final = (

@@ -73,7 +73,7 @@ def job() -> Job:
     tensors = (
         tensor_of("merged", Action.MERGE, uses_base=True),
         tensor_of("blind", Action.MERGE, uses_base=False),
-        tensor_of("identical", Action.IDENTICAL, uses_base=False),
+        tensor_of("identical", Action.IDENTICAL, uses_base=True),
         tensor_of("of the base", Action.BASE, uses_base=True),
         tensor_of("not in the base", Action.IDENTICAL, uses_base=False),
     )

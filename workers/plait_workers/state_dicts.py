@@ -73,6 +73,8 @@ def merge_state_dicts(
 def _method(method: Method | Mapping[str, Any] | None) -> Method:
     if isinstance(method, Method):
         return method
+    if not isinstance(method, Mapping | None):
+        raise PlanRejected([SpecInvalid("method", expected="a mapping with a name", found=repr(method))])
     options = dict(method or {"name": "select"})
     name = options.get("name")
     if not isinstance(name, str) or name not in METHODS:
@@ -95,8 +97,8 @@ def _check(
     if not models or len(weights) != len(models):
         found = f"{len(models)} models, {len(weights)} weights"
         raise PlanRejected([SpecInvalid("models", expected="one weight a model, at least one", found=found)])
-    if not 0 <= seed < 2**64:
-        problems.append(SpecInvalid("seed", expected="an integer in [0, 2**64)", found=str(seed)))
+    if type(seed) is not int or not 0 <= seed < 2**64:
+        problems.append(SpecInvalid("seed", expected="an integer in [0, 2**64)", found=repr(seed)))
     if method.needs_base and base is None:
         problems.append(SpecInvalid("base: missing", expected=f"a state dict, for method {method.name}"))
     problems += method.check_weights(weights)
@@ -104,15 +106,46 @@ def _check(
         if model.keys() != models[0].keys():
             names = ", ".join(sorted(model.keys() ^ models[0].keys())[:20])
             problems.append(TensorMismatch(f"model {index} has other tensors than model 0", found=names))
-    everyone = [*models, *([base] if base is not None else [])]
-    for name, tensor in models[0].items():
-        shapes = {tuple(model[name].shape) for model in everyone if name in model}
-        if len(shapes) > 1:
-            problems.append(TensorMismatch(f"{name}: shapes differ", found=str(sorted(shapes))))
-        if _TORCH_NAMES.get(str(tensor.dtype).removeprefix("torch.")) is None:
-            problems.append(TensorMismatch(f"{name}: a dtype that is not merged", found=str(tensor.dtype)))
+    for name in models[0]:
+        problems += _tensor_problems(name, models, base, method)
     if problems:
         raise PlanRejected(problems)
+
+
+def _tensor_problems(
+    name: str,
+    models: Sequence[Mapping[str, torch.Tensor]],
+    base: Mapping[str, torch.Tensor] | None,
+    method: Method,
+) -> list[TensorMismatch]:
+    sources = [model[name] for model in models if name in model]
+    origin = base.get(name) if base is not None else None
+    everyone = sources if origin is None else [*sources, origin]
+    faults = {fault for fault in map(_fault, everyone) if fault is not None}
+    if faults:
+        return [TensorMismatch(f"{name}: not merged", found=", ".join(sorted(faults)))]
+    shapes = {tuple(tensor.shape) for tensor in everyone}
+    if len(shapes) > 1:
+        return [TensorMismatch(f"{name}: shapes differ", found=str(sorted(shapes)))]
+    working = working_dtype(map(_dtype, sources))
+    if origin is not None and working is not None and method.needs_base and method.can_merge(working):
+        dtype = _dtype(origin)
+        if dtype != working and (dtype.kind != "float" or working.kind != "float"):
+            return [TensorMismatch(f"{name}: the base's dtype differs", found=dtype.name)]
+    return []
+
+
+def _fault(value: object) -> str | None:
+    """Why a value of a state dict cannot be merged; None if it can."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return f"an object of type {type(value).__name__}"
+    if value.layout is not torch.strided or value.is_meta:
+        return "a tensor without dense data"
+    if str(value.dtype).removeprefix("torch.") not in _TORCH_NAMES:
+        return f"a tensor of {value.dtype}"
+    return None
 
 
 def _merge_tensor(
@@ -138,8 +171,6 @@ def _merge_tensor(
         weights=tuple(weights),
         seed=seed,
     )
-    if context.base not in (None, working) and working.kind != "float":
-        raise PlanRejected([TensorMismatch(f"{name}: the base's dtype differs", found=str(context.base))])
     out = np.empty(sources[0].numel(), working.storage)
     counters = np.zeros(2 * len(models) + 2, np.int64)
     bits = [_bits(source) for source in sources]
@@ -148,13 +179,11 @@ def _merge_tensor(
 
 
 def _identical(name: str, sources: Sequence[torch.Tensor]) -> torch.Tensor:
-    import torch
-
-    first = sources[0]
-    if not all(other.dtype == first.dtype and torch.equal(other.cpu(), first.cpu()) for other in sources[1:]):
+    first, bits = sources[0], _bits(sources[0])
+    if not all(other.dtype == first.dtype and np.array_equal(_bits(other), bits) for other in sources[1:]):
         problem = TensorMismatch(f"{name}: not merged by this method, and not the same everywhere")
         raise PlanRejected([problem])
-    return first.clone()
+    return first.detach().clone()
 
 
 def _dtype(tensor: torch.Tensor) -> Dtype:
@@ -165,7 +194,7 @@ def _bits(tensor: torch.Tensor) -> Bits:
     """A tensor's bit patterns, flat; no copy if it is contiguous and on the CPU."""
     import torch
 
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = tensor.detach().resolve_neg().cpu().contiguous().reshape(-1)
     width = flat.element_size()
     bits: Bits = flat.view(getattr(torch, _INT_OF_WIDTH[width])).numpy().view(f"u{width}")
     return bits

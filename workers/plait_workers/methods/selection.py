@@ -88,7 +88,9 @@ class Select(Method):
         return dtype.kind != "opaque"
 
     def check_weights(self, weights: Sequence[float]) -> list[PlaitError]:
-        """The rules of :func:`integer_weights`."""
+        """The rules of :func:`integer_weights`, and at most 4096 of them."""
+        if len(weights) > MAX_MODELS:
+            return [SpecInvalid(f"models: at most {MAX_MODELS}", found=str(len(weights)))]
         try:
             integer_weights(weights)
         except ValueError as error:
