@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test check demo chaos bench clean
+.PHONY: install test check demo chaos clean
 
 install: $(STAMP)
 

@@ -171,12 +171,14 @@ class Driver:
                 release(self._output, claim)
                 raise
             clean_up(self._output)
+            release(self._output, claim)
             return self._outcome(run, started, by_another=True)
         except BaseException:
             release(self._output, claim)
             raise
         self._step("clean up")
         clean_up(self._output)
+        release(self._output, claim)
         return self._outcome(run, started)
 
     def _published(self) -> bool:

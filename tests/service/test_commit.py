@@ -24,7 +24,7 @@ def family(tmp_path: Path) -> Family:
 
 def spec_of(family: Family, **changes: Any) -> dict[str, Any]:
     """Three shards, several parts."""
-    return family.spec(**{"shard_size": 60_000, "part_size": "64KiB", **changes})
+    return family.spec(**{"shard_size": 36_100, "part_size": "64KiB", **changes})
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:

@@ -114,10 +114,13 @@ def load_checkpoint(store: ObjectStore, known: HeaderCache | None = None) -> Che
     return _columns(store, [listing[key] for key in keys], headers, others)
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
+def natural_key(text: str) -> list[tuple[int, int, str, str]]:
     """Sorts ``order-2`` before ``order-10``: digits by their number, the rest by its letters."""
     return [
-        (0, int(part), part) if part.isdigit() and part.isascii() else (1, 0, part)
+        # A number by its length and digits, however many: int() refuses more than a few thousand.
+        (0, len(part.lstrip("0")), part.lstrip("0"), part)
+        if part.isdigit() and part.isascii()
+        else (1, 0, part, "")
         for part in re.split(r"([0-9]+)", text)
         if part
     ]
@@ -230,9 +233,9 @@ def is_plain_name(name: str) -> bool:
 
 
 def _compare_index(store: ObjectStore, weight_map: dict[str, str], headers: dict[str, Header]) -> None:
-    held = {name: key for key, header in headers.items() for name in header.names}
-    wrong = [name for name in weight_map if held.get(name) != weight_map[name]]
-    extra = [name for name in held if name not in weight_map]
+    held = {key: set(header.names) for key, header in headers.items()}
+    wrong = [name for name, key in weight_map.items() if name not in held[key]]
+    extra = [name for header in headers.values() for name in header.names if name not in weight_map]
     for names, what in (
         (wrong, "the index names tensors that their files lack"),
         (extra, "files hold tensors that the index lacks"),

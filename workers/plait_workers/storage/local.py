@@ -28,6 +28,7 @@ from plait_workers.storage.errors import map_os_error, os_errors
 from plait_workers.storage.local_io import LocalPartWriter, LocalReader, OpenFile, version_of
 
 PRIVATE = ".plait"
+_FOLDERS = ("tmp", "objects", "uploads")
 _ATTEMPTS = 8
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -198,8 +199,9 @@ class LocalStore:
                 path.unlink()
                 self._metadata_path(key, inode).unlink(missing_ok=True)
             if key.startswith(f"{PRIVATE}/"):
-                with suppress(OSError):
-                    (self._private / "tmp").rmdir()
+                for name in _FOLDERS:  # one that is in use is not empty, or is made again
+                    with suppress(OSError):
+                        (self._private / name).rmdir()
                 self._remove_empty(path.parent)
 
     def _remove_empty(self, folder: Path) -> None:
@@ -244,13 +246,29 @@ class LocalStore:
         kept = {"size": status.st_size, "metadata": dict(metadata), "crc64nvme": crc64nvme}
         temporary = self._temporary(json.dumps(kept).encode())
         path = self._metadata_path(key, status.st_ino)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary, path)
+        for attempt in range(_ATTEMPTS):  # another driver may remove the folder while it is empty
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.replace(temporary, path)
+                return
+            except FileNotFoundError:
+                if attempt == _ATTEMPTS - 1 or not temporary.exists():
+                    raise
 
     # Uploads
 
     def _upload_folder(self, upload: Upload) -> Path:
         return self._private / "uploads" / upload.id
+
+    @staticmethod
+    def _make_folder(folder: Path) -> None:
+        for attempt in range(_ATTEMPTS):  # another driver may remove the parent while it is empty
+            try:
+                folder.mkdir(parents=True)
+                return
+            except FileNotFoundError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
 
     def create_upload(self, key: str, *, size: int, metadata: Mapping[str, str]) -> Upload:
         """Preallocate the file: a full disk is found out now, not half-way."""
@@ -258,7 +276,7 @@ class LocalStore:
         folder = self._upload_folder(upload)
         self._path(key)
         with os_errors("preallocating a shard", self._where(key)):
-            folder.mkdir(parents=True)
+            self._make_folder(folder)
             (folder / "metadata").write_text(json.dumps(dict(metadata)))
             try:
                 with open(folder / "data", "xb") as file:
