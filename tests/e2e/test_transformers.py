@@ -33,7 +33,7 @@ def _models(root: Path, *, tied: bool) -> list[Path]:
         if name != "base":
             with torch.no_grad():
                 for value in model.parameters():
-                    value += torch.randn_like(value) * (torch.rand_like(value) < 0.5) * 0.1
+                    value.add_(torch.randn_like(value) * (torch.rand_like(value) < 0.5) * 0.1)
         model.save_pretrained(root / name, max_shard_size="60KB")
         folders.append(root / name)
     return folders
