@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 from plait.errors import PlaitError
 from plait_service import driver as driver_module
 from plait_service.driver import Driver, Outcome, Progress
+from plait_service.journal import read_journals
+from plait_service.prepare import Prepared
 from tests.support.merging import budget_for, prepared_of
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -33,6 +35,7 @@ class Orders:
         spec: of the merge.
         report: a file for the steps it took, one a line, and at last its outcome or error in JSON.
         kill_at: it kills itself as it takes this step, counted from 0.
+        die_after_parts: it kills itself when this many parts are finished and on record; on one thread.
         pause: seconds slept after each step of work, so that there is time to kill it.
         flush_every: seconds between two flushes of its journal.
     """
@@ -40,6 +43,7 @@ class Orders:
     spec: Mapping[str, Any]
     report: Path
     kill_at: int = -1
+    die_after_parts: int = -1
     pause: float = 0.0
     flush_every: float = driver_module.FLUSH_EVERY
     memory: int = 64 << 20
@@ -109,9 +113,26 @@ def _drive(orders: Orders, gate: Any) -> None:
         budget = budget_for(prepared, orders.memory, orders.threads)
         if gate is not None:
             gate.wait()
+        if orders.die_after_parts >= 0:
+            on_progress = _killer(orders, prepared)
         merge = Driver(prepared, budget, overwrite=orders.overwrite, on_progress=on_progress, on_step=on_step)
         try:
             report.write(json.dumps({"outcome": asdict(merge.run())}) + "\n")
         except PlaitError as error:
             report.write(json.dumps({"error": error.to_json()}) + "\n")
             raise SystemExit(error.exit_status) from None
+
+
+def _killer(orders: Orders, prepared: Prepared) -> Callable[[Progress], None]:
+    """Kills this process in the part after those that it is to finish, once they are on record."""
+    job = prepared.plan.job
+    sizes = [stop - start for start, stop in (job.shards[u.shard].part_range(u.number) for u in job.units())]
+    finished = sum(sizes[: orders.die_after_parts])
+
+    def on_progress(progress: Progress) -> None:
+        if progress.done_bytes > finished:
+            while len(read_journals(prepared.output, epoch=1)) < orders.die_after_parts:
+                time.sleep(0.002)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return on_progress

@@ -208,6 +208,8 @@ class LocalStore:
         while folder != self._root:
             try:
                 folder.rmdir()
+            except FileNotFoundError:  # somebody else was faster
+                pass
             except OSError:
                 return
             folder = folder.parent
