@@ -32,7 +32,7 @@ CHUNK_LEN = 128
 BATCH_SIZE = 4
 MAX_SHARD_SIZE = "400KB"
 
-BASE_STEPS = 900
+BASE_STEPS = 700
 BASE_LR = 2.5e-3
 FINE_TUNE_EPOCHS = 2
 FINE_TUNE_LR = 1e-3  # high, and constant after the warm-up: the last samples seen leave their mark

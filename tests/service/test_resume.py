@@ -27,7 +27,8 @@ STEPS = [
     *("put README.md", "put model.safetensors.index.json", "put config.json"),
     *("look", "put plait.json", "clean up"),
 ]
-VISIBLE = {"model.safetensors.index.json", "config.json", "plait.json"}
+SHARDS = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
+FILES = ["README.md", "model.safetensors.index.json", "config.json", "plait.json"]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,16 @@ def _tidy(family: Family) -> Iterator[None]:
     shutil.rmtree(family.out, ignore_errors=True)
 
 
+def visible(out: Path) -> set[str]:
+    """What a reader sees of a result in the making; each file is there only after those before it."""
+    there = {path.name for path in out.iterdir() if path.is_file()} if out.exists() else set()
+    assert there <= {*SHARDS, *FILES}
+    for number, name in enumerate(FILES):
+        if name in there:
+            assert there >= {*SHARDS, *FILES[:number]}
+    return there
+
+
 def spec_of(family: Family, **changes: Any) -> dict[str, Any]:
     """Two shards and four parts."""
     return family.spec(**{"shard_size": 100_000, "part_size": "64KiB", **changes})
@@ -63,13 +74,11 @@ def test_killed_at_any_step_and_run_again(
     killed = Orders(spec=spec, report=tmp_path / "killed", kill_at=number, memory=1 << 20, threads=1)
     assert drive(killed) == -signal.SIGKILL
     assert steps_of(killed) == STEPS[: number + 1]
-    there = set(digests(family.out)) if family.out.exists() else set()
+    there = visible(family.out)
     if number <= STEPS.index("publish") + 1:
         assert not there
     if number < len(STEPS) - 1:
         assert "plait.json" not in there
-    if there & VISIBLE:
-        assert {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} <= there
     again = Orders(spec=spec, report=tmp_path / "again", memory=64 << 20, threads=3)
     assert drive(again) == 0
     assert digests(family.out) == fault_free
@@ -143,6 +152,41 @@ def test_killed_ten_times_at_random_moments(large: Family, tmp_path: Path) -> No
 @pytest.mark.parametrize("seed", range(2, 22))
 def test_killed_at_many_random_moments(large: Family, tmp_path: Path, seed: int) -> None:
     killed_at_random(large, tmp_path, seed=seed, kills=10)
+
+
+def killed_anywhere(
+    family: Family, fault_free: dict[str, str], tmp_path: Path, *, seed: int, kills: int
+) -> None:
+    """At any moment between the first step and the last, planning and publishing included."""
+    moments = random.Random(seed)
+    for number in range(kills):
+        orders = Orders(spec=spec_of(family), report=tmp_path / str(number), flush_every=0.001)
+        process = start(orders)
+        while not orders.report.exists() or not orders.report.read_text():
+            assert process.is_alive()
+            time.sleep(0.0005)
+        time.sleep(moments.uniform(0, 0.15))
+        process.kill()
+        if finish(process) == 0:
+            assert digests(family.out) == fault_free
+            assert not working_files(family.out)
+            shutil.rmtree(family.out)
+        visible(family.out)
+    merge(spec_of(family))
+    assert digests(family.out) == fault_free
+    assert not working_files(family.out)
+
+
+def test_killed_anywhere(family: Family, fault_free: dict[str, str], tmp_path: Path) -> None:
+    killed_anywhere(family, fault_free, tmp_path, seed=1, kills=12)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(2, 42))
+def test_killed_anywhere_many_times(
+    family: Family, fault_free: dict[str, str], tmp_path: Path, seed: int
+) -> None:
+    killed_anywhere(family, fault_free, tmp_path, seed=seed, kills=12)
 
 
 def killed_in_the_work(family: Family, report: Path, parts: int) -> None:

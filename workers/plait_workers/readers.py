@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
+from plait.errors import SourceChanged, SourceMissing
 from plait_workers.job import Source
 from plait_workers.storage.base import ObjectStore, RangeReader
 
@@ -45,7 +46,16 @@ class Readers:
             if file not in self._open:
                 source, number = file
                 pinned = self._sources[source].files[number]
-                self._open[file] = self._stores[source].open(pinned.key, pinned.version, bulk=True)
+                try:
+                    self._open[file] = self._stores[source].open(pinned.key, pinned.version, bulk=True)
+                except SourceMissing as error:  # it was there when the merge was planned
+                    raise SourceChanged(
+                        "a source disappeared after the plan was made",
+                        where=error.where,
+                        expected=f"version {pinned.version}",
+                        found="no file",
+                        hint="Run the merge again once the source is at rest",
+                    ) from error
             self._open.move_to_end(file)
             self._users[file] = self._users.get(file, 0) + 1
             return self._open[file]
