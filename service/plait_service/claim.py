@@ -277,6 +277,6 @@ def share_uploads(store: ObjectStore, claim: Claim, shards: Sequence[OutShard]) 
 def clean_up(store: ObjectStore) -> None:
     """After the manifest is published: remove our working files, journals first, claims last."""
     working = sorted((info.key for info in store.list(PRIVATE)), key=lambda key: ("claim-" in key, key))
-    # The last deletes nothing: a folder of working files goes with it, also where a killed driver left it empty.
+    # The last deletes nothing: with it goes a folder that a killed driver has left empty.
     for key in [*working, f"{PRIVATE}none"]:
         store.delete(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -148,56 +148,70 @@ class TestTheSame:
         first.wake()
         assert_result(family, second.fingerprint, seed=0)
 
-    @pytest.mark.parametrize("drivers", [2, 4])
-    @pytest.mark.parametrize("pause", [0.0, 0.004])
-    def test_several_processes_at_once_make_one_result(
-        self, family: Family, drivers: int, pause: float
-    ) -> None:
-        fault_free = merge(spec_of(family, output=str(family.root / "alone")))
-        for number in range(3):
-            gate = CONTEXT.Barrier(drivers)
-            orders = [
-                Orders(
-                    spec=spec_of(family, output=str(family.root / f"out{number}")),
-                    report=family.root / f"report{number}-{index}",
-                    pause=pause * index,
-                    flush_every=0.01,
-                    threads=1 + index % 2,
-                    memory=(1 + index) << 20,
-                )
-                for index in range(drivers)
-            ]
-            processes = [start(each, gate) for each in orders]
-            assert [finish(process) for process in processes] == [0] * drivers, [
-                each.report.read_text() for each in orders
-            ]
-            outcomes = [outcome_of(each) for each in orders]
-            assert len({outcome.fingerprint for outcome in outcomes}) == 1
-            assert outcomes[0].fingerprint != fault_free.fingerprint  # that names its output
-            out = family.root / f"out{number}"
-            assert shard_digests(out) == shard_digests(family.root / "alone")
-            assert not working_files(out)
-            assert not verify(str(out), sample=0, threads=1).problems
 
-    def test_of_two_different_ones_at_once_one_wins(self, family: Family) -> None:
-        for number in range(3):
-            out = family.root / f"out{number}"
-            gate = CONTEXT.Barrier(2)
-            orders = [
-                Orders(
-                    spec=spec_of(family, seed=seed, output=str(out)), report=family.root / f"{number}-{seed}"
-                )
-                for seed in (0, 1)
-            ]
-            codes = [finish(process) for process in [start(each, gate) for each in orders]]
-            assert sorted(codes) in ([0, 1], [0, 2])
-            winner = codes.index(0)
-            assert error_of(orders[1 - winner])[0] in ("output-claimed", "output-exists")
-            expected, _ = reference.expected(family.models, family.base, seed=winner)
-            assert read_model(out) == expected
-            manifest = json.loads((out / "plait.json").read_text())
-            assert manifest["fingerprint"] == outcome_of(orders[winner]).fingerprint
+def at_once(
+    family: Family, out: Path, drivers: int, *, pause: float, kills: random.Random | None = None
+) -> None:
+    """Drivers of one merge in processes of their own; perhaps some of them, not all, are killed."""
+    gate = CONTEXT.Barrier(drivers)
+    orders = [
+        Orders(
+            spec=spec_of(family, output=str(out)),
+            report=out.with_name(f"{out.name}-{index}"),
+            pause=pause * index,
+            flush_every=0.01,
+            threads=1 + index % 2,
+            memory=(1 + index) << 20,
+        )
+        for index in range(drivers)
+    ]
+    processes = [start(each, gate) for each in orders]
+    doomed = kills.sample(range(drivers), drivers // 2) if kills else []
+    for index in doomed:
+        while not orders[index].report.exists():
+            time.sleep(0.0005)
+        time.sleep(kills.uniform(0, 0.1) if kills else 0)
+        processes[index].kill()
+    codes = [finish(process) for process in processes]
+    survivors = [each for index, each in enumerate(orders) if index not in doomed]
+    assert [code for index, code in enumerate(codes) if index not in doomed] == [0] * len(survivors), [
+        each.report.read_text() for each in orders
+    ]
+    assert len({outcome_of(each).fingerprint for each in survivors}) == 1
+    merge(spec_of(family, output=str(out)))  # tidies up after one that was killed at its very end
+    expected, _ = reference.expected(family.models, family.base)
+    assert read_model(out) == expected
+    assert not verify(str(out), sample=0, threads=1).problems
+    assert kills or not working_files(out)
 
 
-def shard_digests(folder: Path) -> dict[str, str]:
-    return {name: digest for name, digest in digests(folder).items() if name.endswith(".safetensors")}
+@pytest.mark.parametrize("drivers", [2, 4])
+@pytest.mark.parametrize("pause", [0.0, 0.004])
+def test_several_processes_at_once_make_one_result(family: Family, drivers: int, pause: float) -> None:
+    at_once(family, family.root / "out", drivers, pause=pause)
+
+
+def test_some_of_several_are_killed(family: Family) -> None:
+    at_once(family, family.root / "out", 4, pause=0.002, kills=random.Random(0))
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(100))
+def test_many_times_several_of_which_some_are_killed(family: Family, seed: int) -> None:
+    moments = random.Random(seed)
+    at_once(family, family.root / "out0", 4, pause=moments.choice([0.0, 0.001, 0.004]))
+    at_once(family, family.root / "out1", 4, pause=moments.choice([0.0, 0.001, 0.004]), kills=moments)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_of_two_different_ones_at_once_one_wins(family: Family, number: int) -> None:
+    gate = CONTEXT.Barrier(2)
+    orders = [
+        Orders(spec=spec_of(family, seed=seed), report=family.root / f"{seed}", threads=1 + number)
+        for seed in (0, 1)
+    ]
+    codes = [finish(process) for process in [start(each, gate) for each in orders]]
+    assert sorted(codes) in ([0, 1], [0, 2])
+    winner = codes.index(0)
+    assert error_of(orders[1 - winner])[0] in ("output-claimed", "output-exists")
+    assert_result(family, outcome_of(orders[winner]).fingerprint, seed=winner)
