@@ -13,7 +13,7 @@ from plait_service import driver as driver_module
 from plait_service.verify import verify
 from tests.support import reference
 from tests.support.checkpoints import Family, make_family, read_model
-from tests.support.driving import CONTEXT, Orders, error_of, finish, outcome_of, start
+from tests.support.driving import Gate, Orders, error_of, finish, outcome_of, start
 from tests.support.merging import digests, fails, merge, model_files, working_files
 from tests.support.pausing import Sleeper, let_heartbeats_expire
 
@@ -153,7 +153,7 @@ def at_once(
     family: Family, out: Path, drivers: int, *, pause: float, kills: random.Random | None = None
 ) -> None:
     """Drivers of one merge in processes of their own; perhaps some of them, not all, are killed."""
-    gate = CONTEXT.Barrier(drivers)
+    gate = Gate(out.with_name(f"{out.name}-gate"))
     orders = [
         Orders(
             spec=spec_of(family, output=str(out)),
@@ -166,10 +166,9 @@ def at_once(
         for index in range(drivers)
     ]
     processes = [start(each, gate) for each in orders]
+    gate.open_for(drivers)
     doomed = kills.sample(range(drivers), drivers // 2) if kills else []
     for index in doomed:
-        while not orders[index].report.exists():
-            time.sleep(0.0005)
         time.sleep(kills.uniform(0, 0.1) if kills else 0)
         processes[index].kill()
     codes = [finish(process) for process in processes]
@@ -205,12 +204,14 @@ def test_many_times_several_of_which_some_are_killed(family: Family, seed: int) 
 
 @pytest.mark.parametrize("number", range(2))
 def test_of_two_different_ones_at_once_one_wins(family: Family, number: int) -> None:
-    gate = CONTEXT.Barrier(2)
+    gate = Gate(family.root / "gate")
     orders = [
         Orders(spec=spec_of(family, seed=seed), report=family.root / f"{seed}", threads=1 + number)
         for seed in (0, 1)
     ]
-    codes = [finish(process) for process in [start(each, gate) for each in orders]]
+    processes = [start(each, gate) for each in orders]
+    gate.open_for(2)
+    codes = [finish(process) for process in processes]
     assert sorted(codes) in ([0, 1], [0, 2])
     winner = codes.index(0)
     assert error_of(orders[1 - winner])[0] in ("output-claimed", "output-exists")

@@ -51,8 +51,31 @@ class Orders:
     overwrite: bool = False
 
 
-def start(orders: Orders, gate: Any = None) -> BaseProcess:
-    """Start a driver; with a gate (a barrier) it waits there when it has planned."""
+class Gate:
+    """Where drivers wait for each other when they have planned. Of files: a killed one blocks nobody."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+
+    def wait(self) -> None:
+        """Say that this process is ready, and wait until the gate is open."""
+        (self._folder / f"ready-{os.getpid()}").touch()
+        while not (self._folder / "open").exists():
+            time.sleep(0.0002)
+
+    def open_for(self, count: int, seconds: float = 60) -> None:
+        """Open the gate as soon as so many are ready."""
+        deadline = time.monotonic() + seconds
+        while len(list(self._folder.glob("ready-*"))) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError("not all drivers are ready")
+            time.sleep(0.0005)
+        (self._folder / "open").touch()
+
+
+def start(orders: Orders, gate: Gate | None = None) -> BaseProcess:
+    """Start a driver; with a gate it waits there when it has planned."""
     process = CONTEXT.Process(target=_drive, args=(orders, gate))
     process.start()
     return process
@@ -93,7 +116,7 @@ def _last(orders: Orders) -> dict[str, Any]:
     return last
 
 
-def _drive(orders: Orders, gate: Any) -> None:
+def _drive(orders: Orders, gate: Gate | None) -> None:
     driver_module.FLUSH_EVERY = orders.flush_every  # type: ignore[misc]
     taken = 0
     with open(orders.report, "w", buffering=1) as report:
