@@ -36,7 +36,7 @@ _BF16 = DTYPES["BF16"]
 _METADATA = {"format": "pt"}
 _CHUNK = 4 << 20  # elements
 _RECIPE = "recipe.json"
-_EXPERT = (768, 2048)
+_EXPERT = (64, 768)  # small, so that the result fits on any disk: a plan looks whether it does
 
 Entry = tuple[str, Dtype, tuple[int, ...]]
 
@@ -159,7 +159,7 @@ def link_models(folder: Path, names: Sequence[str], models: int) -> list[Path]:
 
 def make_headers(folder: Path, tensors: int, models: int, shards: int) -> None:
     """``base`` and K sub-models of experts, in sparse files that hold nothing but headers."""
-    recipe = {"tensors": tensors, "models": models, "shards": shards}
+    recipe = {"tensors": tensors, "models": models, "shards": shards, "shape": list(_EXPERT)}
     if _is_made(folder, recipe):
         return
     roles = ("gate_proj", "up_proj", "down_proj")

@@ -23,6 +23,7 @@
     │   ├── AccessDenied           access-denied
     │   ├── AuthExpired            auth-expired
     │   ├── StoreUnavailable       store-unavailable     worth a retry
+    │   ├── StoreUnsuitable        store-unsuitable      it cannot keep the promises that a merge needs
     │   └── NoSpace                no-space
     ├── Cancelled                  cancelled             stopped by a person or a signal (exit 130)
     ├── CommitUnknown              commit-unknown        the commit's outcome is not known (exit 3)
@@ -248,6 +249,12 @@ class StoreUnavailable(StoreError):
 
     kind = "store-unavailable"
     retryable = True
+
+
+class StoreUnsuitable(StoreError):
+    """The store lacks something that a safe merge needs."""
+
+    kind = "store-unsuitable"
 
 
 class NoSpace(StoreError):

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from plait.sizes import format_size, parse_size
 from plait.spec_clashes import clashes
 from plait.spec_fields import MAX_MODELS, Dtype, GlobText, Option, UriText, Weight, expected, size_of_at_least
+from plait.spec_storage import StorageSpec
 from plait.uri import Uri, parse_glob, parse_uri
 
 MIN_PART = 64 * 2**10
@@ -131,6 +132,7 @@ class MergeSpec(_Frozen):
             absent. Object stores take no part below 5 MiB but the last.
         on_missing: what to do about a tensor that only the base has.
         copy_from: the model whose small files the result gets; the first sub-model if absent.
+        storage: how stores are spoken to; no part of what the result is.
     """
 
     models: Annotated[
@@ -147,6 +149,7 @@ class MergeSpec(_Frozen):
     part_size: Annotated[int, size_of_at_least(MIN_PART)] | None = None
     on_missing: Literal["error", "keep-base"] = "error"
     copy_from: UriText | None = None
+    storage: StorageSpec = StorageSpec()
 
     if TYPE_CHECKING:  # what the fields' validators take, which no type of a field can say
 
@@ -163,6 +166,7 @@ class MergeSpec(_Frozen):
             part_size: int | str | None = None,
             on_missing: Literal["error", "keep-base"] = "error",
             copy_from: str | PathLike[str] | None = None,
+            storage: StorageSpec | Mapping[str, Any] = ...,
         ) -> None: ...
 
     @model_validator(mode="after")
@@ -193,6 +197,10 @@ class MergeSpec(_Frozen):
         data["models"] = [_short(entry) for entry in data["models"]]
         # Options are the method's: a null among them may differ from an absent key.
         data["method"] = self.method.model_dump(mode="json")
+        if not data["storage"].get("buckets"):
+            del data["storage"]["buckets"]
+        if not data["storage"]:
+            del data["storage"]
         for name in ("shard_size", "part_size"):
             if name in data and parse_size(format_size(data[name])) == data[name]:
                 data[name] = format_size(data[name])

@@ -21,8 +21,8 @@ class ObjectInfo:
     """What a store says of one object.
 
     ``version`` changes whenever the bytes may have changed (ETag; inode, size and times locally).
-    ``modified`` is in seconds by the store's own clock. ``crc64nvme`` is the checksum that was given
-    on completion, if the store keeps one.
+    ``modified`` is in seconds by the store's own clock. ``checksums`` holds, by algorithm and in
+    hexadecimal, what the store keeps of the whole object's bytes; a listing may leave it out.
     """
 
     key: str
@@ -30,7 +30,12 @@ class ObjectInfo:
     version: str
     modified: float
     metadata: Mapping[str, str] = field(default_factory=dict)
-    crc64nvme: str | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def crc64nvme(self) -> str | None:
+        """The checksum that was given on completion, if the store keeps one."""
+        return self.checksums.get("crc64nvme")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +56,29 @@ class PartInfo:
     etag: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartLimits:
+    """What a store takes as the parts of an upload; the last part may be smaller."""
+
+    smallest: int
+    largest: int
+    most: int
+
+
+class Scan(Protocol):
+    """Reads ranges of one pinned object front to back, once; for one thread."""
+
+    def read(self, offset: int, scratch: memoryview) -> memoryview:
+        """As :meth:`RangeReader.read`; offsets grow, and lie within the ranges of the scan."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was not read."""
+        ...
+
+
 class RangeReader(Protocol):
-    """One object, pinned to one version."""
+    """One object, pinned to one version. Threads share it."""
 
     def read(self, offset: int, scratch: memoryview) -> memoryview:
         """``len(scratch)`` bytes from ``offset``, all of the pinned version.
@@ -62,6 +88,13 @@ class RangeReader(Protocol):
 
         Raises:
             SourceChanged: the object is not the pinned version any more.
+        """
+        ...
+
+    def scan(self, ranges: Sequence[tuple[int, int]]) -> Scan:
+        """Begin to read ``ranges``, each (start, stop), in this order: one request a range.
+
+        A store that answers over a network begins with the first range at once.
         """
         ...
 
@@ -98,6 +131,23 @@ class ObjectStore(Protocol):
         """The root, without a trailing slash and without secrets."""
         ...
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether answers come over a network: what is read is then checked, and waiting is worth hiding."""
+        ...
+
+    @property
+    def part_limits(self) -> PartLimits | None:
+        """What parts an upload may have; None if any."""
+        ...
+
+    def probe(self, key: str) -> None:
+        """Raise ``StoreUnsuitable`` if the store cannot keep the commit protocol's promises.
+
+        ``key`` is one that nobody uses; nothing is left there.
+        """
+        ...
+
     def now(self) -> float:
         """The store's own clock, in seconds: what ``ObjectInfo.modified`` is measured by."""
         ...
@@ -114,8 +164,15 @@ class ObjectStore(Protocol):
         """What lies at ``key``; None if nothing does."""
         ...
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose key starts with ``prefix``, sorted by key; metadata may be left out."""
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix``, sorted by key; metadata may be left out.
+
+        ``deep`` false leaves out what lies in folders below the prefix's own.
+        """
+        ...
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """The names of the folders right below ``prefix``, which is empty or ends in a slash; sorted."""
         ...
 
     def get(self, key: str, *, limit: int) -> bytes | None:
@@ -160,6 +217,10 @@ class ObjectStore(Protocol):
         """The object appears at its key, whole. Raises ``UploadGone`` if completed or aborted before."""
         ...
 
+    def list_uploads(self) -> Iterator[Upload]:
+        """Uploads below the root that are neither completed nor aborted; the size may be 0, as unknown."""
+        ...
+
     def abort(self, upload: Upload) -> None:
-        """Forget an upload and its parts; one that is gone is success."""
+        """Forget an upload and its parts; one that is gone is success. After this no part can be added."""
         ...

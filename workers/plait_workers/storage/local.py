@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.errors import AccessDenied, InternalError, SourceMissing, SpecInvalid, UploadGone
-from plait_workers.storage.base import ObjectInfo, PartInfo, PartWriter, RangeReader, Upload
+from plait_workers.storage.base import ObjectInfo, PartInfo, PartLimits, PartWriter, RangeReader, Upload
 from plait_workers.storage.errors import map_os_error, os_errors
 from plait_workers.storage.local_io import LocalPartWriter, LocalReader, OpenFile, version_of
 
@@ -52,6 +52,19 @@ class LocalStore:
     def uri(self) -> str:
         """The folder's path."""
         return str(self._root)
+
+    @property
+    def is_remote(self) -> bool:
+        """No: what is read is compared by the file's status."""
+        return False
+
+    @property
+    def part_limits(self) -> PartLimits | None:
+        """Any parts will do."""
+        return None
+
+    def probe(self, key: str) -> None:
+        """A file system keeps its promises."""
 
     def _path(self, key: str) -> Path:
         if key.startswith("/") or ".." in key.split("/") or "\0" in key:
@@ -111,10 +124,10 @@ class LocalStore:
             version=version_of(status),
             modified=status.st_mtime,
             metadata=kept.get("metadata", {}),
-            crc64nvme=kept.get("crc64nvme"),
+            checksums={"crc64nvme": kept["crc64nvme"]} if kept.get("crc64nvme") else {},
         )
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[ObjectInfo]:
         """Files below the folder, sorted by key; our own working files only if asked for by name."""
         self._path(prefix)
         top, _, _ = prefix.rpartition("/")
@@ -131,10 +144,19 @@ class LocalStore:
             if relative == "." and not prefix.startswith(PRIVATE):
                 folders[:] = [name for name in folders if name != PRIVATE]
             keys += [name if relative == "." else f"{relative}/{name}" for name in files]
+            if not deep:
+                folders.clear()
         for key in sorted(keys):
             info = self.head(key) if key.startswith(prefix) else None
             if info is not None:
                 yield info
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Folders right below a prefix, links to folders among them."""
+        start = self._path(prefix)
+        with os_errors("listing a folder", str(start)):
+            names = os.listdir(start) if start.is_dir() else []
+        yield from sorted(name for name in names if (start / name).is_dir() and name != PRIVATE)
 
     def get(self, key: str, *, limit: int) -> bytes | None:
         """A small file whole."""
@@ -280,6 +302,7 @@ class LocalStore:
         with os_errors("preallocating a shard", self._where(key)):
             self._make_folder(folder)
             (folder / "metadata").write_text(json.dumps(dict(metadata)))
+            (folder / "key").write_text(key)
             try:
                 with open(folder / "data", "xb") as file:
                     if size:
@@ -357,6 +380,15 @@ class LocalStore:
         if info is None:
             raise UploadGone("completing a shard", where=self._where(upload.key))
         return info
+
+    def list_uploads(self) -> Iterator[Upload]:
+        """Uploads by their folders."""
+        with os_errors("listing uploads", self.uri):
+            folder = self._private / "uploads"
+            names = sorted(os.listdir(folder)) if folder.is_dir() else []
+            for name in names:
+                with suppress(FileNotFoundError):  # gone meanwhile, or not quite begun
+                    yield Upload(key=(folder / name / "key").read_text(), id=name, size=0)
 
     def abort(self, upload: Upload) -> None:
         """Remove the upload's files; a writer that still holds them writes into nothing."""

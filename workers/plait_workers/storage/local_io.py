@@ -6,12 +6,12 @@ import ctypes
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from plait.errors import InternalError, SourceChanged, SourceMissing, UploadGone
-from plait_workers.storage.base import PartInfo
+from plait_workers.storage.base import PartInfo, Scan
 from plait_workers.storage.errors import os_errors
 
 _SYNC_FILE_RANGE_WRITE: Final = 2
@@ -47,6 +47,10 @@ class LocalReader:
             done += count
         return scratch
 
+    def scan(self, ranges: Sequence[tuple[int, int]]) -> Scan:
+        """Nothing to prepare: the page cache reads ahead."""
+        return LocalScan(self)
+
     def check(self) -> None:
         """Compare both the open file (written to?) and the name (another file there?)."""
         self._compare(os.fstat(self._descriptor))
@@ -75,6 +79,16 @@ class LocalReader:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+class LocalScan:
+    """Reads through the reader that it is of."""
+
+    def __init__(self, reader: LocalReader) -> None:
+        self.read = reader.read
+
+    def close(self) -> None:
+        """The reader stays open for others."""
 
 
 class OpenFile:
