@@ -10,6 +10,8 @@ from hypothesis import settings
 
 import plait_workers
 
+pytest_plugins = ["tests.support.s3"]
+
 settings.register_profile("plait", deadline=None, derandomize=True, database=None)
 # To look for more: pytest --hypothesis-profile=explore
 settings.register_profile("explore", deadline=None, max_examples=2000)
