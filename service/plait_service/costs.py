@@ -8,9 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait_workers.job import Action, Job
-
-NEAR = 64 << 10
-"""Ranges of one file with a gap of at most this many bytes are one request."""
+from plait_workers.ranges import NEAR
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,12 +32,13 @@ def encode_record(record: PartRecord) -> list[Any]:
         f"{record.crc64nvme:016x}",
         record.sha256,
         {str(tensor): counters for tensor, counters in record.counters.items()},
+        record.reads,
     ]
 
 
 def decode_record(data: Sequence[Any]) -> PartRecord:
     """The inverse of :func:`encode_record`."""
-    shard, number, upload, size, etag, crc, sha256, counters = data
+    shard, number, upload, size, etag, crc, sha256, counters, reads = data
     return PartRecord(
         unit=Unit(shard=shard, number=number),
         upload=upload,
@@ -46,6 +47,7 @@ def decode_record(data: Sequence[Any]) -> PartRecord:
         crc64nvme=int(crc, 16),
         sha256=sha256,
         counters={int(tensor): values for tensor, values in counters.items()},
+        reads=[(source, file, start, stop, value) for source, file, start, stop, value in reads],
     )
 
 

@@ -154,7 +154,7 @@ def _fingerprint(
     """A hash of all that decides the result's bytes: spec, pinned sources, parts, algorithm."""
     what = {
         "algorithm": ALGORITHM,
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json", exclude={"storage"}),
         "sources": [
             {"uri": source.uri, "files": [asdict(file) for file in source.files]} for source in sources
         ],

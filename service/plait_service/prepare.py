@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from plait.errors import PlaitError, PlanRejected, SourceMissing, SpecInvalid
 from plait.spec import MergeSpec, Source
 from plait.spec_clashes import clashes
 from plait.uri import Uri, parse_uri
+from plait_service.globs import find_folders
 from plait_service.plan import Plan, make_plan
-from plait_workers.checkpoint.model import Checkpoint, HeaderCache, load_checkpoint, natural_key
+from plait_workers.checkpoint.model import Checkpoint, HeaderCache, load_checkpoint
 from plait_workers.methods import METHODS
 from plait_workers.storage.base import ObjectStore
-from plait_workers.storage.registry import open_store
+from plait_workers.storage.registry import Stores
 
 _SOURCE_THREADS = 8
 
@@ -37,15 +36,16 @@ def prepare(spec: MergeSpec) -> Prepared:
     Raises:
         PlanRejected: with every problem of the spec's models, their files and their tensors.
     """
-    resolved = expand(spec)
+    places = Stores(spec.storage)
+    resolved = expand(spec, places)
     sources = [source for source in resolved.models if isinstance(source, Source)]
     named = [source.location for source in sources]
     if resolved.base is not None:
         named.append(parse_uri(resolved.base))
     copied = _copied(resolved, named)
     try:
-        stores = [open_store(uri) for uri in named]
-        output = open_store(parse_uri(resolved.output))
+        stores = [places.open(uri) for uri in named]
+        output = places.open(parse_uri(resolved.output))
     except PlaitError as error:
         raise PlanRejected([error]) from error
     checkpoints = _load_all(stores)
@@ -60,7 +60,7 @@ def prepare(spec: MergeSpec) -> Prepared:
     return Prepared(plan=plan, stores=tuple(stores), copies=stores[copied], output=output)
 
 
-def expand(spec: MergeSpec) -> MergeSpec:
+def expand(spec: MergeSpec, places: Stores) -> MergeSpec:
     """The spec with canonical URIs and every glob replaced by what it finds, naturally sorted.
 
     Raises:
@@ -73,7 +73,11 @@ def expand(spec: MergeSpec) -> MergeSpec:
         if isinstance(entry, Source):
             models.append(entry)
             continue
-        found = _folders(entry.location)
+        try:
+            found = find_folders(entry.location, places)
+        except PlaitError as error:
+            problems.append(error)
+            continue
         if not found:
             problems.append(SourceMissing("a glob finds no folder", where=entry.glob))
         models += [Source(uri=uri, weight=entry.weight) for uri in found]
@@ -84,13 +88,6 @@ def expand(spec: MergeSpec) -> MergeSpec:
     if clashing:
         raise PlanRejected([SpecInvalid(str(finding)) for finding in clashing])
     return canonical.model_copy(update={"models": tuple(models)})
-
-
-def _folders(pattern: Uri) -> list[str]:
-    if not pattern.is_local:
-        raise PlanRejected([SpecInvalid("globs of this kind of URI are not expanded", where=str(pattern))])
-    found = [path for path in glob.glob(str(pattern.local_path)) if Path(path).is_dir()]
-    return sorted((str(parse_uri(path)) for path in found), key=natural_key)
 
 
 def _copied(spec: MergeSpec, named: Sequence[Uri]) -> int:

@@ -30,11 +30,21 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFile:
-    """A tensor file, pinned."""
+    """A tensor file, pinned.
+
+    Args:
+        algorithm: of the checksum that is made of all that is read of it; empty if none is.
+        checksum: what the store says that it is, in hexadecimal; empty if it keeps none.
+        header_bytes, header_checksum: of what was read when the merge was planned.
+    """
 
     key: str
     version: str
     size: int
+    algorithm: str = ""
+    checksum: str = ""
+    header_bytes: int = 0
+    header_checksum: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,8 +14,9 @@ from plait.errors import Cancelled, InternalError, QuantizedSource, TensorMismat
 from plait_workers.checkpoint.dtypes import Dtype
 from plait_workers.job import Action, Job, Unit
 from plait_workers.methods.base import Bits, Merger
-from plait_workers.readers import FileId
-from plait_workers.storage.base import PartInfo, PartWriter, RangeReader
+from plait_workers.ranges import Lane
+from plait_workers.read_checksums import ReadChecksums
+from plait_workers.storage.base import PartInfo, PartWriter, Scan
 from plait_workers.workspace import Workspace
 
 
@@ -24,7 +25,8 @@ class PartRecord:
     """What is known of a finished part: all that the journal, the manifest and a shard's completion need.
 
     ``counters`` holds, by tensor, the (2 K + 2) counters of :class:`~plait_workers.methods.base.Merger`
-    for the elements whose first byte lies in this part.
+    for the elements whose first byte lies in this part. ``reads`` are the checksums of what was read of
+    sources that are checked: (source, file, start, stop, checksum).
     """
 
     unit: Unit
@@ -34,6 +36,7 @@ class PartRecord:
     crc64nvme: int
     sha256: str
     counters: dict[int, list[int]] = field(default_factory=dict)
+    reads: list[tuple[int, int, int, int, int]] = field(default_factory=list)
 
 
 def _storage(dtype: Dtype) -> np.dtype[np.unsignedinteger]:
@@ -87,7 +90,7 @@ class PartPass:
         unit: what is made, for progress and the record.
         writer: takes the bytes.
         workspace: the thread's buffers.
-        readers: of every file that the unit needs.
+        scans: of every range that the unit needs.
     """
 
     def __init__(
@@ -96,14 +99,15 @@ class PartPass:
         unit: Unit,
         writer: PartWriter,
         workspace: Workspace,
-        readers: Mapping[FileId, RangeReader],
+        scans: Mapping[Lane, Scan],
     ) -> None:
         self._settings = settings
         self._job = settings.job
         self._unit = unit
         self._writer = writer
         self._workspace = workspace
-        self._readers = readers
+        self._scans = scans
+        self._checksums = ReadChecksums(settings.job)
         self._sha = hashlib.sha256()
         self._counters: dict[int, list[int]] = {}
         self.crc = 0
@@ -118,6 +122,7 @@ class PartPass:
             crc64nvme=self.crc,
             sha256=self._sha.hexdigest(),
             counters=self._counters,
+            reads=self._checksums.found(),
         )
 
     def _reserve(self, size: int) -> memoryview:
@@ -179,19 +184,20 @@ class PartPass:
         counters: np.ndarray[tuple[int], np.dtype[np.int64]],
     ) -> None:
         job, out = self._job, self._job.tensors[tensor]
+        low, high = cut
         arrays: list[Bits] = []
         for source in job.sources_of(tensor):
             dtype = job.dtypes[job.dtype_of[source, tensor]]
-            raw = self._read(tensor, source, first * dtype.itemsize, count * dtype.itemsize)
+            # An element that a bound cuts is read by both neighbours; it counts where it begins.
+            raw = self._read(tensor, source, first * dtype.itemsize, count * dtype.itemsize, low == 0)
             array = np.frombuffer(raw, _storage(dtype))
             if not array.flags.aligned:  # in the file; kernels want it otherwise
                 scratch = self._workspace.scratch(source, array.nbytes)
                 scratch[:] = raw
                 array = np.frombuffer(scratch, _storage(dtype))
             arrays.append(array)
-        self._compare_twins(tensor, first, arrays)
+        self._compare_twins(tensor, first, arrays, low == 0)
         base = arrays.pop() if out.uses_base else None
-        low, high = cut
         place = self._reserve(high - low)
         whole = high - low == count * out.dtype.itemsize
         target = np.frombuffer(place, np.uint8)
@@ -203,24 +209,35 @@ class PartPass:
             target[:] = spare.view(np.uint8)[low:high]
         self._commit(place)
 
-    def _read(self, tensor: int, source: int, start: int, size: int) -> memoryview:
+    def _read(self, tensor: int, source: int, start: int, size: int, count: bool = True) -> memoryview:
         job = self._job
-        reader = self._readers[(source, int(job.file_of[source, tensor]))]
+        lane = (source, 0, int(job.file_of[source, tensor]))
         scratch = self._workspace.scratch(source, size)
-        return reader.read(int(job.offset_of[source, tensor]) + start, scratch)
+        return self._read_lane(lane, int(job.offset_of[source, tensor]) + start, scratch, count)
 
-    def _compare_twins(self, tensor: int, first: int, arrays: list[Bits]) -> None:
+    def _read_lane(self, lane: Lane, offset: int, scratch: memoryview, count: bool) -> memoryview:
+        data = self._scans[lane].read(offset, scratch)
+        if count:
+            self._checksums.add(lane, offset, data)
+        return data
+
+    def _twins(self, tensor: int) -> Iterator[tuple[Lane, int]]:
+        """Each further copy of a tensor in a source that is read, and where it begins."""
+        read, seen = self._job.sources_of(tensor), dict[int, int]()
+        for source, file, offset in self._job.twins.get(tensor, ()):
+            if source in read:
+                seen[source] = seen.get(source, 0) + 1
+                yield (source, seen[source], file), offset
+
+    def _compare_twins(self, tensor: int, first: int, arrays: list[Bits], count: bool) -> None:
         """Tied weights that a source stores twice must agree within it, bit for bit."""
-        job = self._job
-        read = job.sources_of(tensor)
-        for source, file, offset in job.twins.get(tensor, ()):
-            if source not in read:
-                continue
-            own = arrays[read.index(source)]
-            scratch = self._workspace.scratch(len(job.sources), own.nbytes)
-            twin = self._readers[(source, file)].read(offset + first * own.itemsize, scratch)
+        read = self._job.sources_of(tensor)
+        for lane, offset in self._twins(tensor):
+            own = arrays[read.index(lane[0])]
+            scratch = self._workspace.scratch(len(self._job.sources), own.nbytes)
+            twin = self._read_lane(lane, offset + first * own.itemsize, scratch, count)
             if not np.array_equal(np.frombuffer(twin, own.dtype), own):
-                raise self._untied(tensor, source)
+                raise self._untied(tensor, lane[0])
 
     def _untied(self, tensor: int, source: int) -> TensorMismatch:
         return TensorMismatch(
@@ -240,11 +257,10 @@ class PartPass:
             for other in others:
                 if self._read(tensor, other, start, size) != data:
                     raise self._disagree(tensor, first, other)
-            for source, file, offset in job.twins.get(tensor, ()):
-                if source in (first, *others):
-                    scratch = self._workspace.scratch(len(job.sources), size)
-                    if self._readers[(source, file)].read(offset + start, scratch) != data:
-                        raise self._untied(tensor, source)
+            for lane, offset in self._twins(tensor):
+                scratch = self._workspace.scratch(len(job.sources), size)
+                if self._read_lane(lane, offset + start, scratch, True) != data:
+                    raise self._untied(tensor, lane[0])
             place[:] = data
             self._commit(place)
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from plait.errors import SourceChanged, SourceMissing
 from plait_workers.job import Source
-from plait_workers.storage.base import ObjectStore, RangeReader
+from plait_workers.ranges import FileRanges, Lane
+from plait_workers.storage.base import ObjectStore, RangeReader, Scan
 
 MAX_OPEN: Final = 512
 """Readers kept open; more are open only while units use them all at once."""
@@ -28,6 +29,18 @@ class Readers:
         self._lock = threading.Lock()
         self._open: OrderedDict[FileId, RangeReader] = OrderedDict()
         self._users: dict[FileId, int] = {}
+
+    @contextmanager
+    def scan(self, ranges: FileRanges) -> Iterator[dict[Lane, Scan]]:
+        """Scans of these ranges, for the length of the block; files are checked at its end."""
+        files = list(dict.fromkeys((source, file) for source, _, file in ranges))
+        with self.borrow(files) as readers, ExitStack() as stack:
+            scans = {}
+            for lane, wanted in ranges.items():
+                source, _, file = lane
+                scans[lane] = readers[source, file].scan(wanted)
+                stack.callback(scans[lane].close)
+            yield scans
 
     @contextmanager
     def borrow(self, files: Sequence[FileId]) -> Iterator[dict[FileId, RangeReader]]:

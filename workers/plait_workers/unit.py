@@ -15,11 +15,12 @@ others merge; all three release the GIL.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from plait_workers.job import HEADER, Job, Unit
 from plait_workers.part_pass import NullWriter, PartPass, PartRecord, Settings
-from plait_workers.readers import FileId, Readers
+from plait_workers.ranges import ranges_of
+from plait_workers.readers import Readers
 from plait_workers.storage.base import ObjectStore, PartWriter, Upload
 from plait_workers.workspace import Workspace
 
@@ -70,8 +71,8 @@ class UnitRunner:
         nobody = Unit(shard=0, number=0)
         nbytes = self._job.tensors[tensor].nbytes
         writer = NullWriter(0, nbytes, self._settings.step_bytes)
-        with self.readers.borrow(self._files([tensor])) as readers:
-            PartPass(self._settings, nobody, writer, workspace, readers).tensor(tensor, 0, nbytes)
+        with self.readers.scan(ranges_of(self._job, [(tensor, 0, nbytes)])) as scans:
+            PartPass(self._settings, nobody, writer, workspace, scans).tensor(tensor, 0, nbytes)
 
     def run(self, unit: Unit, workspace: Workspace) -> PartRecord:
         """Do one unit.
@@ -90,21 +91,11 @@ class UnitRunner:
     def _run(self, unit: Unit, workspace: Workspace, writer: PartWriter, upload: str) -> PartRecord:
         shard = self._job.shards[unit.shard]
         segments = shard.segments(unit.number)
-        held = [tensor for tensor, _, _ in segments if tensor != HEADER]
-        with self.readers.borrow(self._files(held)) as readers:
-            part_pass = PartPass(self._settings, unit, writer, workspace, readers)
+        with self.readers.scan(ranges_of(self._job, segments)) as scans:
+            part_pass = PartPass(self._settings, unit, writer, workspace, scans)
             for tensor, begin, end in segments:
                 if tensor == HEADER:
                     part_pass.header(shard.header[begin:end])
                 else:
                     part_pass.tensor(tensor, begin, end)
         return part_pass.record(upload, writer.finish(crc64nvme=part_pass.crc))
-
-    def _files(self, tensors: Iterable[int]) -> list[FileId]:
-        job, files = self._job, dict[FileId, None]()
-        for tensor in tensors:
-            for source in job.sources_of(tensor):
-                files[(source, int(job.file_of[source, tensor]))] = None
-            for source, file, _ in job.twins.get(tensor, ()):
-                files[(source, file)] = None
-        return list(files)

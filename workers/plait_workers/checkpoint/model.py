@@ -17,6 +17,7 @@ import numpy.typing as npt
 from plait.errors import CheckpointMalformed, CheckpointUnsupported, PlaitError, SourceMissing
 from plait_workers.checkpoint.dtypes import Dtype
 from plait_workers.checkpoint.header import Header, parse_header, parse_prefix
+from plait_workers.checksums import ALGORITHMS, DEFAULT
 from plait_workers.job import SourceFile
 from plait_workers.storage.base import ObjectInfo, ObjectStore
 
@@ -26,6 +27,7 @@ CONFIG: Final = "config.json"
 MAX_JSON: Final = 128 << 20
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HEADER_THREADS = 16
+_FIRST_READ = 64 << 10  # holds the header of most files, and costs no more to ask for than 8 bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -90,7 +92,7 @@ def load_checkpoint(store: ObjectStore, known: HeaderCache | None = None) -> Che
         CheckpointUnsupported: it holds pickles, or an adapter.
         CheckpointMalformed: a file breaks its format, or the index and the shards disagree.
     """
-    listing = {info.key: info for info in store.list() if "/" not in info.key}
+    listing = {info.key: info for info in store.list(deep=False)}
     if SINGLE in listing:
         weight_map, keys = None, [SINGLE]
     elif INDEX in listing:
@@ -107,11 +109,11 @@ def load_checkpoint(store: ObjectStore, known: HeaderCache | None = None) -> Che
         raise _no_model(store, listing)
     with ThreadPoolExecutor(min(_HEADER_THREADS, len(keys))) as pool:
         parsed = HeaderCache() if known is None else known
-        headers = list(pool.map(lambda key: _read_header(store, listing[key], parsed), keys))
+        files = list(pool.map(lambda key: _read_file(store, listing[key], parsed), keys))
     if weight_map is not None:
-        _compare_index(store, weight_map, dict(zip(keys, (header for header, _ in headers), strict=True)))
+        _compare_index(store, weight_map, {source.key: header for source, header in files})
     others = tuple(info for key, info in sorted(listing.items()) if key not in (SINGLE, INDEX, *keys))
-    return _columns(store, [listing[key] for key in keys], headers, others)
+    return _columns(store, files, others)
 
 
 def natural_key(text: str) -> list[tuple[int, int, str, str]]:
@@ -127,15 +129,12 @@ def natural_key(text: str) -> list[tuple[int, int, str, str]]:
 
 
 def _columns(
-    store: ObjectStore,
-    infos: Sequence[ObjectInfo],
-    headers: Sequence[tuple[Header, int]],
-    others: tuple[ObjectInfo, ...],
+    store: ObjectStore, files: Sequence[tuple[SourceFile, Header]], others: tuple[ObjectInfo, ...]
 ) -> Checkpoint:
     names: list[str] = []
     dtypes: list[Dtype] = []
     shapes: list[tuple[int, ...]] = []
-    for header, _ in headers:
+    for _, header in files:
         names += header.names
         dtypes += header.dtypes
         shapes += header.shapes
@@ -143,33 +142,54 @@ def _columns(
     if len(rows) != len(names):
         twice = next(name for row, name in enumerate(names) if rows[name] != row)
         raise CheckpointMalformed("two files hold a tensor of one name", where=f"{store.uri}: {twice}")
-    counts = [len(header) for header, _ in headers]
+    counts = [len(header) for _, header in files]
     return Checkpoint(
         uri=store.uri,
-        files=tuple(SourceFile(key=info.key, version=info.version, size=info.size) for info in infos),
+        files=tuple(source for source, _ in files),
         names=names,
         dtypes=dtypes,
         shapes=shapes,
-        file=np.repeat(np.arange(len(infos), dtype=np.int32), counts),
-        offset=np.concatenate([header.begin + data for header, data in headers]).astype(np.int64),
+        file=np.repeat(np.arange(len(files), dtype=np.int32), counts),
+        offset=np.concatenate([header.begin + source.header_bytes for source, header in files]).astype(
+            np.int64
+        ),
         config=_config(store),
         others=others,
         rows=rows,
     )
 
 
-def _read_header(store: ObjectStore, info: ObjectInfo, known: HeaderCache) -> tuple[Header, int]:
-    """A file's header and where its data begins."""
+def _read_file(store: ObjectStore, info: ObjectInfo, known: HeaderCache) -> tuple[SourceFile, Header]:
+    """A file's pin and its header. One request, for all but giant headers, after a look at the object."""
     where = f"{store.uri}/{info.key}"
+    algorithm = ""
+    if store.is_remote:
+        looked = store.head(info.key)
+        if looked is None:
+            raise SourceMissing("a file disappeared while it was looked at", where=where)
+        info = looked
+        algorithm = next((name for name in ALGORITHMS if name in info.checksums), DEFAULT)
     reader = store.open(info.key, info.version)
     try:
-        prefix = bytes(reader.read(0, memoryview(bytearray(min(8, info.size)))))
-        length = parse_prefix(prefix, file_size=info.size, where=where)
-        raw = bytes(reader.read(8, memoryview(bytearray(length))))
+        first = bytes(reader.read(0, memoryview(bytearray(min(_FIRST_READ, info.size)))))
+        length = parse_prefix(first[:8], file_size=info.size, where=where)
+        raw = first[8 : 8 + length]
+        if len(raw) < length:
+            raw += bytes(reader.read(8 + len(raw), memoryview(bytearray(length - len(raw)))))
         reader.check()
     finally:
         reader.close()
-    return known.parse(raw, info.size - 8 - length, where), 8 + length
+    crc = ALGORITHMS[algorithm] if algorithm else None
+    source = SourceFile(
+        key=info.key,
+        version=info.version,
+        size=info.size,
+        algorithm=algorithm,
+        checksum=info.checksums.get(algorithm, ""),
+        header_bytes=8 + length,
+        header_checksum=crc.hexadecimal(crc.update(first[:8] + raw, 0)) if crc else "",
+    )
+    return source, known.parse(raw, info.size - 8 - length, where)
 
 
 def read_json(store: ObjectStore, key: str) -> Any:

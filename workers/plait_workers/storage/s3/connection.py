@@ -1,0 +1,163 @@
+"""A client of one endpoint, and the one layer of retries that all requests pass."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import botocore.session
+from botocore.config import Config
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from plait.errors import StoreUnavailable
+from plait.spec_storage import StoreOptions
+from plait_workers.storage.s3.errors import SlowDown, WrongAnswer, map_error
+from plait_workers.storage.s3.throttle import Throttle
+
+CONCURRENCY: Final = 64
+TIMEOUT: Final = 30.0
+PATIENCE: Final = 300.0
+_FIRST_WAIT: Final = 0.1
+_LONGEST_WAIT: Final = 20.0
+_WRONG_ANSWERS: Final = 5
+"""An answer that is wrong so many times in a row is not chance."""
+
+T = TypeVar("T")
+
+
+class Connection:
+    """Requests to one endpoint under one set of options. Shared by threads; not by forks.
+
+    Args:
+        options: of the bucket; nothing is opened before the first request.
+    """
+
+    def __init__(self, options: StoreOptions) -> None:
+        self.options = options
+        self.timeout = TIMEOUT if options.timeout is None else options.timeout
+        self.patience = PATIENCE if options.patience is None else options.patience
+        self.concurrency = CONCURRENCY if options.concurrency is None else options.concurrency
+        self._throttle = Throttle(self.concurrency)
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._ahead: ThreadPoolExecutor | None = None
+        self._spare: dict[int, list[bytearray]] = {}
+
+    @property
+    def client(self) -> Any:
+        """The botocore client; made on first use, which takes a fifth of a second."""
+        with self._lock:
+            if self._client is None:
+                self._client = _make_client(self.options, self.timeout, self.concurrency)
+            return self._client
+
+    def submit(self, task: Callable[[], T]) -> Any:
+        """Run a request ahead of its need; the future's result is the answer."""
+        with self._lock:
+            if self._ahead is None:
+                self._ahead = ThreadPoolExecutor(self.concurrency, thread_name_prefix="plait-s3")
+            return self._ahead.submit(task)
+
+    def take_buffer(self, size: int) -> bytearray:
+        """A buffer of ``size`` bytes, used before if there is one: fresh memory costs page faults."""
+        with self._lock:
+            spare = self._spare.get(size)
+            if spare:
+                return spare.pop()
+        return bytearray(size)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Nobody looks at this buffer any more."""
+        with self._lock:
+            self._spare.setdefault(len(buffer), []).append(buffer)
+
+    def call(self, operation: str, doing: str, where: str, **arguments: Any) -> dict[str, Any]:
+        """One request, tried again where that can help.
+
+        Args:
+            operation: botocore's name of it, such as ``head_object``.
+            doing, where: what an error says.
+            arguments: botocore's.
+
+        Raises:
+            PlaitError: botocore's own exceptions never pass.
+        """
+        return self.attempt(lambda: self.once(operation, doing, where, **arguments))
+
+    def once(self, operation: str, doing: str, where: str, **arguments: Any) -> dict[str, Any]:
+        """One request, tried once."""
+        try:
+            request = getattr(self.client, operation)
+            with self._throttle:
+                answer: dict[str, Any] = request(**arguments)
+            return answer
+        except Exception as error:
+            mapped = map_error(error, doing, where)
+            if isinstance(mapped, SlowDown):
+                self._throttle.slow_down()
+            raise mapped from error
+
+    def guarded(self, task: Callable[[], T], doing: str, where: str) -> T:
+        """Run what reads an answer's body; errors are mapped, nothing is tried again."""
+        try:
+            return task()
+        except Exception as error:
+            raise map_error(error, doing, where) from error
+
+    def attempt(self, task: Callable[[], T]) -> T:
+        """Run ``task`` until it succeeds, fails for good, or patience ends.
+
+        Waits are random, up to 0.1 s at first and twice as much each time, to 20 s at most.
+        """
+        return Retrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=self._is_enough,
+            wait=wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
+            reraise=True,
+        )(task)
+
+    def _is_enough(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if isinstance(error, WrongAnswer) and state.attempt_number >= _WRONG_ANSWERS:
+            return True
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= self.patience
+
+
+def _make_client(options: StoreOptions, timeout: float, concurrency: int) -> Any:
+    session = botocore.session.get_session()
+    style = _addressing(options, session)
+    config = Config(
+        # One layer of retries: ours, as botocore's does not know what a lost answer means here.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=min(timeout, 10.0),
+        read_timeout=timeout,
+        max_pool_connections=2 * concurrency,
+        tcp_keepalive=True,
+        # Parts carry the checksum that the merge has anyway; nothing is hashed twice.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"payload_signing_enabled": False, **({"addressing_style": style} if style else {})},
+        user_agent_extra="plait",
+    )
+    return session.create_client(
+        "s3", region_name=options.region, endpoint_url=options.endpoint_url, config=config
+    )
+
+
+def _addressing(options: StoreOptions, session: Any) -> str | None:
+    """Servers of one's own rarely have a host name for each bucket; AWS has."""
+    if options.path_style is not None:
+        return "path" if options.path_style else "virtual"
+    profile = session.get_scoped_config()
+    named = (
+        options.endpoint_url,
+        os.environ.get("AWS_ENDPOINT_URL_S3"),
+        os.environ.get("AWS_ENDPOINT_URL"),
+        profile.get("endpoint_url"),
+        profile.get("services"),
+    )
+    endpoint = next((value for value in named if value), None)
+    return "path" if endpoint and "amazonaws.com" not in str(endpoint) else None
