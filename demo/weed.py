@@ -19,6 +19,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -65,7 +66,7 @@ class Access:
 
     def client(self) -> BaseClient:
         """A plain botocore client."""
-        return Session().create_client(
+        return _session().create_client(
             "s3",
             endpoint_url=self.endpoint,
             region_name=REGION,
@@ -198,6 +199,12 @@ class Weed:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+@cache
+def _session() -> Session:
+    """One for all clients: it holds the descriptions of services, which take long to read."""
+    return Session()
 
 
 def _binary() -> str:

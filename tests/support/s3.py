@@ -73,6 +73,13 @@ class Bucket:
     def abort(self, key: str, upload_id: str) -> None:
         self.client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload_id)
 
+    def empty(self) -> None:
+        """Remove all objects and uploads."""
+        for key, number in self.pending():
+            self.abort(key, number)
+        for key in self.etags():
+            self.delete(key)
+
     def remove(self) -> None:
         """Remove the bucket and all that is in it."""
         self.client.delete_bucket(Bucket=self.name)
