@@ -23,6 +23,7 @@
     │   ├── AccessDenied           access-denied
     │   ├── AuthExpired            auth-expired
     │   ├── StoreUnavailable       store-unavailable     worth a retry
+    │   ├── StoreRefused           store-refused         it said no, for a reason of its own
     │   ├── StoreUnsuitable        store-unsuitable      it cannot keep the promises that a merge needs
     │   └── NoSpace                no-space
     ├── Cancelled                  cancelled             stopped by a person or a signal (exit 130)
@@ -249,6 +250,12 @@ class StoreUnavailable(StoreError):
 
     kind = "store-unavailable"
     retryable = True
+
+
+class StoreRefused(StoreError):
+    """The store understood, and said no for a reason of its own; asking again gives the same."""
+
+    kind = "store-refused"
 
 
 class StoreUnsuitable(StoreError):

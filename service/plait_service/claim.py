@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from plait.errors import CommitUnknown, OutputClaimed, OutputExists
+from plait.errors import CommitUnknown, OutputClaimed, OutputExists, UploadGone
 from plait_workers.checkpoint.model import CONFIG, INDEX, is_plain_name
 from plait_workers.job import OutShard
-from plait_workers.storage.base import ObjectStore, Upload
+from plait_workers.storage.base import ObjectInfo, ObjectStore, Upload
 
 MANIFEST: Final = "plait.json"
 PRIVATE: Final = ".plait/"
@@ -105,6 +105,7 @@ def take_claim(
         if epoch and holder != fingerprint and not overwrite:
             _refuse_living(store, epoch, holder)
         claim = Claim(epoch=epoch + 1, driver=driver, fingerprint=fingerprint)
+        store.probe(f"{PRIVATE}probe-{driver}")
         heartbeat(store, claim)
         data = json.dumps({"fingerprint": fingerprint, "driver": driver}).encode()
         if store.put(_claim_key(claim.epoch), data, if_absent=True):
@@ -139,14 +140,48 @@ def _newest(store: ObjectStore) -> tuple[int, str]:
 
 
 def check_claim(store: ObjectStore, claim: Claim) -> None:
-    """Raise ``OutputClaimed`` if another claim holds the output, or none: whoever published ended it."""
+    """Raise unless this claim is the newest.
+
+    Raises:
+        OutputClaimed: another merge holds the output, or nobody does: whoever published ended it.
+        UploadGone: a driver of this merge has begun a later epoch, as uploads were lost.
+    """
+    if follow(store, claim) is not claim:
+        raise UploadGone("another driver of this merge began its uploads anew", where=store.uri)
+
+
+def follow(store: ObjectStore, claim: Claim) -> Claim:
+    """This claim, or the later one of the same merge.
+
+    Raises:
+        OutputClaimed: as :func:`check_claim`.
+    """
     epoch, holder = _newest(store)
-    if (epoch, holder) != (claim.epoch, claim.fingerprint):
-        raise OutputClaimed(
-            "another merge took over the output",
-            where=store.uri,
-            found=f"fingerprint {holder[:12]}, epoch {epoch}" if epoch else "no claim any more",
-        )
+    if (epoch, holder) == (claim.epoch, claim.fingerprint):
+        return claim
+    if epoch > claim.epoch and holder == claim.fingerprint:
+        later = replace(claim, epoch=epoch, joined=True)
+        heartbeat(store, later)
+        return later
+    raise OutputClaimed(
+        "another merge took over the output",
+        where=store.uri,
+        found=f"fingerprint {holder[:12]}, epoch {epoch}" if epoch else "no claim any more",
+    )
+
+
+def begin_anew(store: ObjectStore, claim: Claim) -> Claim:
+    """The next epoch of the same merge, for when somebody aborted an upload of this one.
+
+    What is left of this epoch's uploads is taken along by :func:`share_uploads`.
+    """
+    later = replace(claim, epoch=claim.epoch + 1, joined=False)
+    heartbeat(store, later)
+    data = json.dumps({"fingerprint": later.fingerprint, "driver": later.driver}).encode()
+    if store.put(_claim_key(later.epoch), data, if_absent=True):
+        return later
+    store.delete(_alive_key(later.epoch, later.driver))
+    return follow(store, claim)
 
 
 def heartbeat(store: ObjectStore, claim: Claim) -> None:
@@ -233,12 +268,35 @@ def _old_files(store: ObjectStore) -> list[str]:
 
 
 def _tensor_files(store: ObjectStore) -> list[str]:
-    return [info.key for info in store.list() if "/" not in info.key and info.key.endswith(".safetensors")]
+    return [info.key for info in store.list(deep=False) if info.key.endswith(".safetensors")]
 
 
 def _shared_uploads(store: ObjectStore, epoch: int) -> dict[str, Upload]:
     listed = _json(store, _uploads_key(epoch)) or {}
     return {key: Upload(key=key, id=item["id"], size=item["size"]) for key, item in listed.items()}
+
+
+def is_usable(store: ObjectStore, claim: Claim, upload: Upload) -> bool:
+    """Whether a shard is in the making, or has been made."""
+    try:
+        store.list_parts(upload)
+    except UploadGone:
+        return is_ours(store.head(upload.key), claim, upload.size)
+    return True
+
+
+def is_ours(info: ObjectInfo | None, claim: Claim, size: int) -> bool:
+    """Whether an object is of this merge."""
+    return info is not None and info.size == size and info.metadata.get(FINGERPRINT) == claim.fingerprint
+
+
+def _inherited(store: ObjectStore, claim: Claim) -> dict[str, Upload]:
+    """What can be used of the uploads of the epoch before, if that was of the same merge."""
+    before = _json(store, _claim_key(claim.epoch - 1)) if claim.epoch > 1 else None
+    if not isinstance(before, dict) or before.get("fingerprint") != claim.fingerprint:
+        return {}
+    uploads = _shared_uploads(store, claim.epoch - 1)
+    return {key: upload for key, upload in uploads.items() if is_usable(store, claim, upload)}
 
 
 def share_uploads(store: ObjectStore, claim: Claim, shards: Sequence[OutShard]) -> list[Upload]:
@@ -252,9 +310,12 @@ def share_uploads(store: ObjectStore, claim: Claim, shards: Sequence[OutShard]) 
         own: list[Upload] = []
         listed = won = False
         try:
+            uploads = _inherited(store, claim)
             for shard in shards:
-                own.append(store.create_upload(shard.key, size=shard.size, metadata=metadata))
-            data = {upload.key: {"id": upload.id, "size": upload.size} for upload in own}
+                if shard.key not in uploads:
+                    own.append(store.create_upload(shard.key, size=shard.size, metadata=metadata))
+                    uploads[shard.key] = own[-1]
+            data = {key: {"id": upload.id, "size": upload.size} for key, upload in uploads.items()}
             listed = store.put(_uploads_key(claim.epoch), json.dumps(data).encode(), if_absent=True)
             if listed:  # nobody fences off an epoch that is over and tidied up: look once more
                 check_claim(store, claim)

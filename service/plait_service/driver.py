@@ -7,8 +7,11 @@ Steps, in order; a driver may be killed at each of them, and run again::
     3 uploads    create the shards in the making, or share those of another driver
     4 resume     read the journals: finished parts are not done again
     5 units      merge; the journal is flushed and the heartbeat renewed every few seconds
-    6 publish    shards, small files, index, config.json, manifest
-    7 clean up   remove the working files
+    6 sources    join the checksums of all that was read; what arrived damaged is done again
+    7 publish    shards, small files, index, config.json, manifest
+    8 clean up   remove the working files
+
+Steps 3 to 7 are taken again, in a later epoch, if somebody aborts an upload meanwhile.
 """
 
 from __future__ import annotations
@@ -19,16 +22,20 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
-from plait.errors import Cancelled, PlaitError, PlanRejected, UploadGone
+from plait.errors import Cancelled, PlaitError, PlanRejected, SourceCorrupt, UploadGone
 from plait_service.budget import Budget
 from plait_service.card import build_card
 from plait_service.claim import (
     HEARTBEAT,
     Claim,
+    begin_anew,
     check_claim,
     clean_up,
+    follow,
     heartbeat,
+    is_usable,
     published_fingerprint,
     release,
     share_uploads,
@@ -42,11 +49,13 @@ from plait_service.preflight import output_problems
 from plait_service.prepare import Prepared
 from plait_service.publish import publish
 from plait_service.small_files import CARD, output_keys, small_files
+from plait_service.source_checks import check_sources
 from plait_workers.job import Unit
 from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import Upload
 from plait_workers.unit import UnitRunner
 
+_CHANCES: Final = 3
 FLUSH_EVERY = 2.0
 """Seconds between two flushes of the journal: at most this much work is done again after a kill."""
 
@@ -82,6 +91,7 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class _Run:
+    claim: Claim
     records: dict[Unit, PartRecord] = field(default_factory=dict)
     resumed: int = 0
     merged: int = 0
@@ -161,24 +171,26 @@ class Driver:
         )
         if claim.done:
             clean_up(self._output)
-            return self._outcome(_Run(), started, already_done=True)
-        run = _Run()
+            return self._outcome(_Run(claim=claim), started, already_done=True)
+        run = _Run(claim=claim)
         try:
-            self._merge(claim, files, run)
+            self._merge(files, run)
         except PlaitError:
             # A driver that shares this merge may have ended it, and removed the working files.
             if not self._published():
-                release(self._output, claim)
+                with suppress(PlaitError):  # what went wrong first is what counts
+                    release(self._output, run.claim)
                 raise
             clean_up(self._output)
-            release(self._output, claim)
+            release(self._output, run.claim)
             return self._outcome(run, started, by_another=True)
         except BaseException:
-            release(self._output, claim)
+            with suppress(PlaitError):
+                release(self._output, run.claim)
             raise
         self._step("clean up")
         clean_up(self._output)
-        release(self._output, claim)
+        release(self._output, run.claim)
         return self._outcome(run, started)
 
     def _published(self) -> bool:
@@ -199,42 +211,61 @@ class Driver:
             seconds=time.monotonic() - started,
         )
 
-    def _merge(self, claim: Claim, files: dict[str, bytes], run: _Run) -> None:
-        job, store = self._job, self._output
+    def _merge(self, files: dict[str, bytes], run: _Run) -> None:
         self._step("check")
         self._check_agreement()
-        journal = Journal(store, epoch=claim.epoch, driver=self._name)
-        for chance in range(2 * len(job.shards) + 2, 0, -1):
-            self._step("uploads")
-            uploads = share_uploads(store, claim, job.shards)
-            self._step("resume")
-            self._resume(claim, uploads, run)
-            self._step("units")
+        journals: dict[int, Journal] = {}
+        for chance in range(2 * len(self._job.shards) + _CHANCES, 0, -1):
             try:
-                self._run_units(claim, journal, uploads, run)
-                break
+                epoch = run.claim.epoch
+                if epoch not in journals:
+                    journals[epoch] = Journal(self._output, epoch=epoch, driver=self._name)
+                self._attempt(run, journals[epoch], files)
+                return
             except UploadGone:
                 # Fenced off; or a driver that shares this merge completed a shard, and then all of
-                # its parts are on record.
-                check_claim(store, claim)
+                # its parts are on record; or somebody aborted an upload.
                 if chance == 1:
                     raise
+                run.claim = follow(self._output, run.claim)
+
+    def _attempt(self, run: _Run, journal: Journal, files: dict[str, bytes]) -> None:
+        """Steps 3 to 7 on the uploads of one epoch."""
+        store, claim = self._output, run.claim
+        self._step("uploads")
+        uploads = share_uploads(store, claim, self._job.shards)
+        if not all(is_usable(store, claim, upload) for upload in uploads):
+            run.claim = begin_anew(store, claim)
+            raise UploadGone("an upload was aborted by somebody", where=store.uri)
+        self._step("resume")
+        self._resume(uploads, run)
+        for _ in range(_CHANCES):
+            self._step("units")
+            self._run_units(claim, journal, uploads, run)
+            self._step("sources")
+            checked = check_sources(self._job, self._stores, run.records.values())
+            if not checked.damaged:
+                break
+            for unit in checked.damaged:
+                run.records.pop(unit, None)
+        else:
+            raise SourceCorrupt("sources keep arriving damaged", hint="Use https, and check the network")
         self._step("publish")
         files[CARD] = build_card(self._plan, run.records)
-        manifest = build_manifest(self._plan, run.records, {name: len(data) for name, data in files.items()})
+        sizes = {name: len(data) for name, data in files.items()}
         publish(
             store=store,
-            job=job,
+            job=self._job,
             claim=claim,
             uploads=uploads,
             records=run.records,
             files=files,
-            manifest=manifest,
+            manifest=build_manifest(self._plan, run.records, sizes, checked.checksums),
             step=self._step,
         )
 
-    def _resume(self, claim: Claim, uploads: list[Upload], run: _Run) -> None:
-        run.records = finished_parts(self._output, read_journals(self._output, claim.epoch), uploads)
+    def _resume(self, uploads: list[Upload], run: _Run) -> None:
+        run.records = finished_parts(self._output, read_journals(self._output), uploads)
         run.resumed = max(0, len(run.records) - run.merged)
         with self._lock:
             self._done_bytes = 0

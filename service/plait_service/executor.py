@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
-from plait.errors import InternalError, PlaitError
+from plait.errors import Cancelled, InternalError, PlaitError
 from plait_workers.job import Unit
 from plait_workers.part_pass import PartRecord
 from plait_workers.unit import UnitRunner
+
+PATIENCE: Final = 1.5
+"""Seconds that threads have to end their step once they are told to stop."""
+_LOOK_EVERY: Final = 0.1
 
 
 class Executor(Protocol):
@@ -43,13 +48,19 @@ class ThreadExecutor:
         self._stop = stop
 
     def run(self, units: Iterable[Unit], on_done: Callable[[PartRecord], None]) -> None:
-        """As the protocol says. Ctrl-C stops all threads after their step."""
+        """As the protocol says; but a thread that waits for a store is left behind after a while.
+
+        What it may still do, writing a part that nobody lists, changes nothing.
+        """
         todo: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         for unit in units:
             todo.put(unit)
         ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         threads = [
-            threading.Thread(target=self._work, args=(todo, ended, on_done), name=f"plait-unit-{index}")
+            # Daemons: one that waits for a store that does not answer keeps nobody from leaving.
+            threading.Thread(
+                target=self._work, args=(todo, ended, on_done), name=f"plait-unit-{index}", daemon=True
+            )
             for index in range(min(self._threads, todo.qsize()))
         ]
         for _ in threads:
@@ -57,18 +68,25 @@ class ThreadExecutor:
         for thread in threads:
             thread.start()
         errors: list[BaseException] = []
-        try:
-            for _ in threads:
-                error = ended.get()
-                if error is not None:
-                    errors.append(error)
-                    self._stop.set()
-        finally:
-            self._stop.set() if errors or any(thread.is_alive() for thread in threads) else None
-            for thread in threads:
-                thread.join()
+        deadline = None
+        left = len(threads)
+        while left:
+            if self._stop.is_set() and deadline is None:
+                deadline = time.monotonic() + PATIENCE
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            try:
+                error = ended.get(timeout=_LOOK_EVERY)
+            except queue.Empty:
+                continue
+            left -= 1
+            if error is not None:
+                errors.append(error)
+                self._stop.set()
         if errors:
             raise errors[0]
+        if left:
+            raise Cancelled("stopped while a store did not answer")
 
     def _work(
         self,

@@ -95,10 +95,13 @@ class Journal:
                 self._pending = [record for record in self._pending if id(record) not in written]
 
 
-def read_journals(store: ObjectStore, epoch: int) -> list[PartRecord]:
-    """All records of an epoch, of all drivers. An object that cannot be read holds no records."""
+def read_journals(store: ObjectStore) -> list[PartRecord]:
+    """All records, of all drivers and epochs. An object that cannot be read holds no records.
+
+    A later epoch of one merge takes over what is left of an earlier one's uploads.
+    """
     records = []
-    for info in store.list(f"{PREFIX}{epoch:06d}-"):
+    for info in store.list(PREFIX):
         data = store.get(info.key, limit=_LIMIT)
         try:
             records += [decode_record(item) for item in json.loads(data or b"[]")]

@@ -14,7 +14,7 @@ from plait.errors import OutputCorrupt
 from plait_service.claim import MANIFEST
 from plait_service.plan import ALGORITHM, Plan
 from plait_service.publish import shard_crc
-from plait_workers.job import Action, Unit
+from plait_workers.job import Action, SourceFile, Unit
 from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import ObjectStore
 
@@ -34,12 +34,18 @@ def tensor_counters(plan: Plan, records: Mapping[Unit, PartRecord]) -> dict[int,
     return total
 
 
-def build_manifest(plan: Plan, records: Mapping[Unit, PartRecord], files: Mapping[str, int]) -> bytes:
+def build_manifest(
+    plan: Plan,
+    records: Mapping[Unit, PartRecord],
+    files: Mapping[str, int],
+    checksums: Mapping[tuple[int, int], str] | None = None,
+) -> bytes:
     """The manifest's bytes.
 
     Args:
         records: of every part.
         files: small files by name, with their size.
+        checksums: of source files, by (source, file), as they were read.
     """
     job = plan.job
     manifest = {
@@ -54,7 +60,8 @@ def build_manifest(plan: Plan, records: Mapping[Unit, PartRecord], files: Mappin
                 "uri": source.uri,
                 "role": "base" if index == job.num_models else "sub-model",
                 "files": [
-                    {"name": file.key, "size": file.size, "version": file.version} for file in source.files
+                    _source_file(file, (checksums or {}).get((index, number)))
+                    for number, file in enumerate(source.files)
                 ],
             }
             for index, source in enumerate(job.sources)
@@ -65,6 +72,14 @@ def build_manifest(plan: Plan, records: Mapping[Unit, PartRecord], files: Mappin
         "notes": list(plan.notes),
     }
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _source_file(file: SourceFile, checksum: str | None) -> dict[str, Any]:
+    """A source file and its pin; ``verified`` says that its store keeps the checksum that was found."""
+    found: dict[str, Any] = {"name": file.key, "size": file.size, "version": file.version}
+    if checksum is not None:
+        found |= {file.algorithm: checksum, "verified": bool(file.checksum)}
+    return found
 
 
 def _shards(plan: Plan, records: Mapping[Unit, PartRecord]) -> list[dict[str, Any]]:

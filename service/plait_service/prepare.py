@@ -29,6 +29,11 @@ class Prepared:
     copies: ObjectStore
     output: ObjectStore
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether any byte comes or goes over a network."""
+        return any(store.is_remote for store in (*self.stores, self.output))
+
 
 def prepare(spec: MergeSpec) -> Prepared:
     """Resolve, read headers, plan. Cost: the headers of every source, read concurrently.

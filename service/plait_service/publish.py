@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from awscrt.checksums import combine_crc64nvme
 
-from plait.errors import CommitUnknown, UploadGone
-from plait_service.claim import FINGERPRINT, MANIFEST, Claim, check_claim, published_fingerprint
+from plait.errors import CommitUnknown, StoreRefused, UploadGone
+from plait_service.claim import FINGERPRINT, MANIFEST, Claim, check_claim, is_ours, published_fingerprint
 from plait_workers.checkpoint.model import CONFIG, INDEX
 from plait_workers.job import Job, Unit
 from plait_workers.part_pass import PartRecord
@@ -51,6 +51,7 @@ def publish(
     Raises:
         OutputClaimed: another merge took over.
         CommitUnknown: an object is neither ours nor absent.
+        UploadGone: somebody aborted an upload; its shard must be made again.
     """
 
     def begin(name: str) -> None:
@@ -78,32 +79,43 @@ def publish(
 def _complete(store: ObjectStore, claim: Claim, upload: Upload, records: Sequence[PartRecord]) -> None:
     crc = f"{shard_crc(records):016x}"
     try:
-        listed = {part.number: part for part in store.list_parts(upload)}
-        parts: list[PartInfo] = []
-        for record in records:
-            part = listed.get(record.unit.number)
-            if part is None or part.size != record.size:
-                raise UploadGone("a finished part is gone", where=f"{store.uri}/{upload.key}")
-            parts.append(part)
-        store.complete(upload, parts, crc64nvme=crc)
+        try:
+            store.complete(upload, _listed(store, upload, records), crc64nvme=crc)
+        except StoreRefused:  # InvalidPart: a part was sent again since it was listed
+            store.complete(upload, _listed(store, upload, records), crc64nvme=crc)
     except UploadGone:
         info = store.head(upload.key)
-        if not _ours(info, claim, upload.size) or (info and info.crc64nvme not in (crc, None)):
-            check_claim(store, claim)
-            raise CommitUnknown(
-                "a shard is neither in the making nor the one that was made",
-                where=f"{store.uri}/{upload.key}",
-                expected=f"{upload.size} bytes, fingerprint {claim.fingerprint[:12]}",
-                found=_describe(info),
-                hint="Nothing was deleted. Run the merge again with --overwrite to start anew",
-            ) from None
+        if is_ours(info, claim, upload.size) and info and info.crc64nvme in (crc, None):
+            return
+        check_claim(store, claim)
+        if info is None:  # aborted by somebody: it is made again
+            raise
+        raise CommitUnknown(
+            "a shard is neither in the making nor the one that was made",
+            where=f"{store.uri}/{upload.key}",
+            expected=f"{upload.size} bytes, fingerprint {claim.fingerprint[:12]}",
+            found=_describe(info),
+            hint="Nothing was deleted. Run the merge again with --overwrite to start anew",
+        ) from None
+
+
+def _listed(store: ObjectStore, upload: Upload, records: Sequence[PartRecord]) -> list[PartInfo]:
+    """The parts as the store has them: ETags may differ from those of an earlier sending."""
+    listed = {part.number: part for part in store.list_parts(upload)}
+    parts: list[PartInfo] = []
+    for record in records:
+        part = listed.get(record.unit.number)
+        if part is None or part.size != record.size:
+            raise UploadGone("a finished part is gone", where=f"{store.uri}/{upload.key}")
+        parts.append(part)
+    return parts
 
 
 def _put(store: ObjectStore, claim: Claim, key: str, data: bytes) -> None:
     if store.put(key, data, if_absent=True, metadata={FINGERPRINT: claim.fingerprint}):
         return
     info = store.head(key)
-    if not _ours(info, claim, len(data)):
+    if not is_ours(info, claim, len(data)):
         check_claim(store, claim)
         raise CommitUnknown(
             "a file of somebody else lies where ours would go",
@@ -116,17 +128,13 @@ def _put(store: ObjectStore, claim: Claim, key: str, data: bytes) -> None:
 def _look(store: ObjectStore, claim: Claim, shards: Mapping[str, int], files: Mapping[str, bytes]) -> None:
     for key, size in {**shards, **{key: len(data) for key, data in files.items()}}.items():
         info = store.head(key)
-        if not _ours(info, claim, size):
+        if not is_ours(info, claim, size):
             raise CommitUnknown(
                 "an object of the result changed before it was published",
                 where=f"{store.uri}/{key}",
                 expected=f"{size} bytes, fingerprint {claim.fingerprint[:12]}",
                 found=_describe(info),
             )
-
-
-def _ours(info: ObjectInfo | None, claim: Claim, size: int) -> bool:
-    return info is not None and info.size == size and info.metadata.get(FINGERPRINT) == claim.fingerprint
 
 
 def _describe(info: ObjectInfo | None) -> str:

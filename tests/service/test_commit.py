@@ -145,7 +145,7 @@ class TestOrder:
 
         merge(prepared, on_step=look)
         assert steps == [
-            *("claim", "check", "uploads", "resume", "units", "publish"),
+            *("claim", "check", "uploads", "resume", "units", "sources", "publish"),
             *(f"complete {name}" for name in sizes),
             *("put README.md", "put tokenizer.json", f"put {INDEX}", "put config.json"),
             *("look", "put plait.json", "clean up"),

@@ -16,6 +16,7 @@ from plait_service.plan import Plan
 from plait_service.prepare import expand
 from plait_service.show import plan_as_text
 from plait_workers.job import HEADER
+from plait_workers.storage.registry import Stores
 from tests.support.checkpoints import Family, Shapes, make_family, stored_order, write_model
 from tests.support.merging import (
     budget_for,
@@ -262,7 +263,7 @@ class TestGlobs:
     def test_expanding_changes_nothing_else(self, family: Family) -> None:
         spec = spec_of(family.spec(models=[{"glob": str(family.root / "m[0-9]")}], seed=5))
         named = spec_of(family.spec(seed=5))
-        assert expand(spec) == expand(named)
+        assert expand(spec, Stores()) == expand(named, Stores())
 
 
 def test_problems_of_all_sources_come_together(family: Family) -> None:

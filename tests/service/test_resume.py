@@ -22,7 +22,7 @@ from tests.support.merging import digests, fails, merge, model_files, prepared_o
 
 SHAPES = {"a": ("BF16", (200, 257)), "odd": ("U8", (33,)), "b": ("F32", (20_001,))}
 STEPS = [
-    *("claim", "check", "uploads", "resume", "units", "publish"),
+    *("claim", "check", "uploads", "resume", "units", "sources", "publish"),
     *(f"complete model-0000{number}-of-00002.safetensors" for number in (1, 2)),
     *("put README.md", "put model.safetensors.index.json", "put config.json"),
     *("look", "put plait.json", "clean up"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from plait_service.prepare import Prepared
-from plait_workers.storage.base import RangeReader
+from plait_workers.storage.base import RangeReader, Scan
 from plait_workers.storage.local import LocalStore
+from plait_workers.storage.local_io import LocalScan
 
 
 class _CountingReader:
@@ -20,6 +21,9 @@ class _CountingReader:
     def read(self, offset: int, scratch: memoryview) -> memoryview:
         self._count(len(scratch))
         return self._reader.read(offset, scratch)
+
+    def scan(self, ranges: Sequence[tuple[int, int]]) -> Scan:
+        return LocalScan(self)
 
     def check(self) -> None:
         self._reader.check()

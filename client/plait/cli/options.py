@@ -39,7 +39,11 @@ class Size(click.ParamType[int]):
 
 
 _SPEC_OPTIONS: tuple[Any, ...] = (
-    click.option("--workers", type=click.IntRange(min=1), help="Threads; default: one a processor."),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Units side by side; default: one a processor, four for stores over a network.",
+    ),
     click.option(
         "--memory",
         type=Size(),
@@ -94,6 +98,6 @@ def prepare_with_budget(spec: MergeSpec, memory: int | None, workers: int | None
         prepared.plan.job,
         prepared.output,
         memory=default_memory() if memory is None else memory,
-        threads=workers or default_threads(),
+        threads=workers or default_threads(remote=prepared.is_remote),
     )
     return prepared, budget

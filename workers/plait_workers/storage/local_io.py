@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from plait.errors import InternalError, SourceChanged, SourceMissing, UploadGone
-from plait_workers.storage.base import PartInfo, Scan
+from plait_workers.storage.base import PartInfo, RangeReader, Scan
 from plait_workers.storage.errors import os_errors
 
 _SYNC_FILE_RANGE_WRITE: Final = 2
@@ -84,7 +84,7 @@ class LocalReader:
 class LocalScan:
     """Reads through the reader that it is of."""
 
-    def __init__(self, reader: LocalReader) -> None:
+    def __init__(self, reader: RangeReader) -> None:
         self.read = reader.read
 
     def close(self) -> None:

@@ -1,0 +1,148 @@
+"""Whole sources, verified from what was read of them in pieces.
+
+Workers note a checksum of every range that they read. Joined, with the few bytes between them read now,
+these give the checksum of each file, which is compared with the one that its store keeps. A merge reads
+nearly all of its sources, so this costs next to nothing; and it covers the way from the store's disk to
+the worker's memory, which no TLS does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from plait.errors import SourceCorrupt
+from plait_workers.checksums import ALGORITHMS, Algorithm
+from plait_workers.job import Job, SourceFile, Unit
+from plait_workers.part_pass import PartRecord
+from plait_workers.storage.base import ObjectStore, RangeReader
+
+_STEP: Final = 1 << 20
+_THREADS: Final = 8
+
+FileId = tuple[int, int]
+"""(source, file) as a job numbers them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class _Stretch:
+    start: int
+    stop: int
+    value: int
+    unit: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What came of it.
+
+    Args:
+        checksums: of each file that is checked, in hexadecimal.
+        damaged: units that read something else than what the store holds; to be done again.
+    """
+
+    checksums: Mapping[FileId, str]
+    damaged: tuple[Unit, ...]
+
+
+def check_sources(job: Job, stores: Sequence[ObjectStore], records: Iterable[PartRecord]) -> Checked:
+    """Join what was read of each source file, and compare.
+
+    Cost: the bytes that no unit read; a file that differs is read once more, to find out where.
+
+    Raises:
+        SourceCorrupt: a file is not what its store says, or its header arrived damaged.
+        SourceChanged: it was replaced meanwhile.
+    """
+    stretches: dict[FileId, list[_Stretch]] = {
+        (source, number): []
+        for source, place in enumerate(job.sources)
+        for number, file in enumerate(place.files)
+        if file.algorithm
+    }
+    for record in records:
+        unit = (record.unit.shard, record.unit.number)
+        for source, number, start, stop, value in record.reads:
+            found = _Stretch(start=start, stop=stop, value=value, unit=unit)
+            stretches[source, number].append(found)
+    checksums: dict[FileId, str] = {}
+    damaged: set[Unit] = set()
+
+    def check(file: FileId) -> None:
+        checker = _FileCheck(job.sources[file[0]].files[file[1]], stores[file[0]])
+        checksums[file], again = checker.check(sorted(stretches[file]))
+        damaged.update(again)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(check, stretches))
+    return Checked(checksums=checksums, damaged=tuple(damaged))
+
+
+class _FileCheck:
+    """One file."""
+
+    def __init__(self, file: SourceFile, store: ObjectStore) -> None:
+        self._file = file
+        self._store = store
+        self._where = f"{store.uri}/{file.key}"
+        self._algorithm: Algorithm = ALGORITHMS[file.algorithm]
+        self._reader: RangeReader | None = None
+
+    def check(self, stretches: Sequence[_Stretch]) -> tuple[str, list[Unit]]:
+        """The file's checksum, and the units that must read it again."""
+        try:
+            found = self._algorithm.hexadecimal(self._join(stretches))
+            if not self._file.checksum or found == self._file.checksum:
+                return found, []
+            return found, self._compare(stretches)
+        finally:
+            if self._reader is not None:
+                self._reader.check()
+                self._reader.close()
+
+    def _join(self, stretches: Sequence[_Stretch]) -> int:
+        value, at = int(self._file.header_checksum, 16), self._file.header_bytes
+        for stretch in stretches:
+            if stretch.start < at:  # bytes that another unit has read too
+                continue
+            if stretch.start > at:
+                value = self._algorithm.combine(value, self._read(at, stretch.start), stretch.start - at)
+            value = self._algorithm.combine(value, stretch.value, stretch.stop - stretch.start)
+            at = stretch.stop
+        if at < self._file.size:
+            value = self._algorithm.combine(value, self._read(at, self._file.size), self._file.size - at)
+        return value
+
+    def _read(self, start: int, stop: int) -> int:
+        """The checksum of a range, read now."""
+        if self._reader is None:
+            self._reader = self._store.open(self._file.key, self._file.version, bulk=True)
+        scratch, value = memoryview(bytearray(min(_STEP, stop - start))), 0
+        scan = self._reader.scan([(start, stop)])
+        try:
+            for at in range(start, stop, _STEP):
+                value = self._algorithm.update(scan.read(at, scratch[: min(_STEP, stop - at)]), value)
+        finally:
+            scan.close()
+        return value
+
+    def _compare(self, stretches: Sequence[_Stretch]) -> list[Unit]:
+        """Read the file again: where it differs from what was read before, that was damaged on its way."""
+        again = [
+            Unit(shard=stretch.unit[0], number=stretch.unit[1])
+            for stretch in stretches
+            if self._read(stretch.start, stretch.stop) != stretch.value
+        ]
+        header = self._algorithm.hexadecimal(self._read(0, self._file.header_bytes))
+        if again and header == self._file.header_checksum:
+            return again
+        raise SourceCorrupt(
+            "a source does not match the checksum that its store keeps"
+            if header == self._file.header_checksum
+            else "the header of a source arrived damaged when the merge was planned",
+            where=self._where,
+            expected=f"{self._file.algorithm} {self._file.checksum}",
+            hint="Run the merge again; if it fails again, the object itself is damaged: upload it anew",
+        )
