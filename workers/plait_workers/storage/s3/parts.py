@@ -87,7 +87,15 @@ class S3PartWriter:
         """Send it; the store compares the checksum with what arrives."""
         if self._written != len(self._buffer):
             raise InternalError("a part is not whole", where=self._where)
-        answer = self._connection.call(
+        answer = self._connection.attempt(lambda: self._send(crc64nvme))
+        part = PartInfo(number=self._number, size=len(self._buffer), etag=str(answer["ETag"]))
+        self._view.release()
+        self._connection.give_back(self._buffer)
+        return part
+
+    def _send(self, crc64nvme: int) -> dict[str, Any]:
+        """Once. Each try has a body of its own: one that was sent stands at its end."""
+        return self._connection.once(
             "upload_part",
             "writing a part",
             self._where,
@@ -98,7 +106,3 @@ class S3PartWriter:
             ChecksumCRC64NVME=to_base64(f"{crc64nvme:016x}"),
             **self._request,
         )
-        part = PartInfo(number=self._number, size=len(self._buffer), etag=str(answer["ETag"]))
-        self._view.release()
-        self._connection.give_back(self._buffer)
-        return part
