@@ -17,7 +17,6 @@ from plait.errors import (
     PlaitError,
     SourceChanged,
     SourceMissing,
-    SpecInvalid,
     StoreUnavailable,
 )
 from plait_workers.storage.errors import map_os_error
@@ -26,35 +25,38 @@ _GONE: Final = {404, 410}
 _REFUSED: Final = {401, 402, 403, 407, 451}
 _NO_RANGE: Final = 416
 # By name, as none of these packages needs to be installed.
-_NO_CREDENTIALS: Final = {"DefaultCredentialsError", "CredentialUnavailableError", "LocalTokenNotFoundError"}
+_NO_CREDENTIALS: Final = {
+    "DefaultCredentialsError",  # Google
+    "ClientAuthenticationError",  # Azure
+    "LocalTokenNotFoundError",  # the Hub
+}
 _LAPSED: Final = {"RefreshError", "ReauthFailError"}
 _EXPIRED: Final = re.compile(r"expired|invalid credentials|not valid in the specified time", re.IGNORECASE)
 _LOG_IN: Final = "Log in with the store's own tool, or set its credentials in the environment"
 
 
-def map_error(error: Exception, doing: str, where: str) -> PlaitError:
+def map_error(error: BaseException, doing: str, where: str) -> PlaitError:
     """The error of ours that stands for ``error``."""
     if isinstance(error, PlaitError):
         return error
     status = status_of(error)
-    found = type(error).__name__ if status is None else f"{type(error).__name__}, HTTP status {status}"
     names = {base.__name__ for base in type(error).__mro__}
-    if names & _LAPSED:
-        return AuthExpired(doing, where=where, found=found, hint=_LOG_IN)
+    # The Hub says 401 of what is not there, and of what is there for others.
+    hidden = "RepositoryNotFoundError" in names and "GatedRepoError" not in names
     # gcsfs writes a refusal as an OSError without a number.
-    if status in _REFUSED or names & _NO_CREDENTIALS or str(error).startswith("Forbidden"):
-        kind = AuthExpired if _EXPIRED.search(str(error)) else AccessDenied
-        return kind(doing, where=where, found=found, hint=_LOG_IN)
-    if status in _GONE or isinstance(error, IsADirectoryError):
-        return SourceMissing(doing, where=where, found=found)
-    if isinstance(error, FileNotFoundError):
-        return SourceMissing(doing, where=where, found="nothing")
-    if isinstance(error, PermissionError):
-        return AccessDenied(doing, where=where, found=found, hint=_LOG_IN)
-    if status == _NO_RANGE:
-        return SourceChanged(doing, where=where, expected="a longer file", found=found)
-    if isinstance(error, ImportError):
-        return SpecInvalid(doing, where=where, found=f"the package {error.name or '?'} is not installed")
+    refused = status in _REFUSED or bool(names & _NO_CREDENTIALS) or str(error).startswith("Forbidden")
+    lapsed = bool(names & _LAPSED) or (refused and _EXPIRED.search(str(error)) is not None)
+    choices: tuple[tuple[bool, type[PlaitError], str | None], ...] = (
+        (hidden, SourceMissing, "If it is private, log in with `hf auth login`, or set HF_TOKEN"),
+        (lapsed, AuthExpired, _LOG_IN),
+        (refused or isinstance(error, PermissionError), AccessDenied, _LOG_IN),
+        (status in _GONE or isinstance(error, FileNotFoundError | IsADirectoryError), SourceMissing, None),
+        (status == _NO_RANGE, SourceChanged, None),
+    )
+    found = type(error).__name__ if status is None else f"{type(error).__name__}, HTTP status {status}"
+    for applies, kind, hint in choices:
+        if applies:
+            return kind(doing, where=where, found=found, hint=hint)
     if isinstance(error, OSError) and status is None and error.errno is not None:
         return map_os_error(error, doing, where)
     return StoreUnavailable(doing, where=where, found=found)

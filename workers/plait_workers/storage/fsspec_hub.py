@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from plait.errors import SpecInvalid
-from plait_workers.storage.fsspec_errors import library_errors
+from plait_workers.storage.fsspec_errors import library_errors, map_error
 
 
 def resolve(fs: Any, path: str, where: str) -> tuple[str, str | None]:
@@ -30,6 +30,9 @@ def resolve(fs: Any, path: str, where: str) -> tuple[str, str | None]:
             raise SpecInvalid(
                 "this names no repository of the Hub", where=where, expected="hf://OWNER/NAME[@REVISION]"
             ) from error
+        except FileNotFoundError as error:  # what the Hub itself said is its cause
+            cause = error.__cause__ or error
+            raise map_error(cause, "finding a repository of the Hub", where) from error
         if not isinstance(found, HfFileSystemResolvedRepositoryPath):
             return path, None
         api = HfApi(endpoint=fs.endpoint, token=fs.token)

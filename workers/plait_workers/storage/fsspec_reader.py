@@ -9,7 +9,7 @@ from typing import Any, Final
 from plait.errors import InternalError, SourceChanged, SourceMissing, SpecInvalid
 from plait_workers.storage.base import Scan
 from plait_workers.storage.fsspec_info import version_of
-from plait_workers.storage.fsspec_system import FsspecSystem
+from plait_workers.storage.fsspec_system import FsspecSystem, ShortAnswer
 
 CHUNK: Final = 4 << 20
 """Bytes of one request. A scan holds two such pieces: the one that is read and the one that comes."""
@@ -64,6 +64,9 @@ class FsspecReader:
             return self._system.fetch(self._key, start, stop, **self._pin)
         except SourceMissing:
             raise self._changed("no file of this version") from None
+        except ShortAnswer:
+            self._look()  # a file that was cut is the likeliest reason
+            raise
 
     def read(self, offset: int, scratch: memoryview) -> memoryview:
         """Fill ``scratch``, a few MiB a request."""

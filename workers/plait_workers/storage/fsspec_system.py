@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -19,8 +20,8 @@ from plait.errors import SourceMissing, SpecInvalid, StoreUnavailable
 from plait.uri import Uri
 from plait_workers.storage.fsspec_errors import library_errors
 from plait_workers.storage.fsspec_info import Info
+from plait_workers.storage.fsspec_schemes import hint_of, require
 
-_EXTRAS: Final = {"gs": "gs", "az": "az", "abfs": "az", "abfss": "az", "hf": "hf"}
 _OWN_RETRIES: Final = {"gs", "az", "abfs", "abfss"}  # of every request
 _OWN_READ_RETRIES: Final = {*_OWN_RETRIES, "hf"}
 _THREADED: Final = {"hf", "memory"}  # besides all that is asynchronous, which runs in a loop of its own
@@ -30,8 +31,8 @@ _AHEAD: Final = 32
 T = TypeVar("T")
 
 
-class _WrongLength(StoreUnavailable):
-    """More or fewer bytes came than were asked for."""
+class ShortAnswer(StoreUnavailable):
+    """Fewer bytes came than were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class FsspecSystem:
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
         self._ahead: ThreadPoolExecutor | None = None
-        _require(uri.scheme, str(uri))
+        require(uri.scheme, str(uri))
 
     def where(self, key: str) -> str:
         """A key as messages name it."""
@@ -84,7 +85,7 @@ class FsspecSystem:
             fs, root = url_to_fs(place, skip_instance_cache=True)
         except (TypeError, ValueError) as error:
             raise SpecInvalid(
-                "the store cannot be opened", where=place, hint=_hint(self.uri.scheme)
+                "the store cannot be opened", where=place, hint=hint_of(self.uri.scheme)
             ) from error
         if isinstance(getattr(fs, "dircache", None), DirCache):
             fs.dircache.use_listings_cache = False  # else a look would show what lay there once
@@ -119,30 +120,26 @@ class FsspecSystem:
 
     def look(self, key: str) -> dict[str, Any] | None:
         """What lies at ``key`` now, if it is a file whose size the store tells."""
-        return self.look_at(f"{self.root}/{key}", key)
-
-    def look_at(self, path: str, key: str) -> dict[str, Any] | None:
-        """As :meth:`look`, by the file system's own name."""
-        options = {"refresh": True} if self.uri.scheme == "hf" else {}
-
-        def ask(fs: Any) -> Any:
-            fs.invalidate_cache()
-            return fs.info(path, **options)
-
+        path = f"{self.root}/{key}"
         try:
-            info = dict(self._call(ask, "looking at a source", key, _OWN_RETRIES))
+            found = self._call(
+                lambda fs: self._fresh(fs, fs.info)(path), "looking at a source", key, _OWN_RETRIES
+            )
         except SourceMissing:
             return None
+        info = dict(found)
         return info if info.get("type") == "file" and info.get("size") is not None else None
 
     def list(self, folder: str, *, deep: bool) -> dict[str, dict[str, Any]]:
-        """What lies in a folder, folders included, by the name below the root; empty if it is not there."""
+        """What lies in a folder by the name below the root, folders included; empty if it is not there."""
         root = self.root
         top = f"{root}/{folder}".rstrip("/")
 
         def ask(fs: Any) -> Any:
-            fs.invalidate_cache()
-            return list(fs.find(top, detail=True).values()) if deep else fs.ls(top, detail=True)
+            if deep:
+                found = self._fresh(fs, fs.find)(top, detail=True)
+                return list(found.values()) if isinstance(found, dict) else []  # adlfs, of a file
+            return self._fresh(fs, fs.ls)(top, detail=True)
 
         try:
             found = self._call(ask, "listing a source", folder, _OWN_RETRIES)
@@ -154,6 +151,16 @@ class FsspecSystem:
             for info in found
             if info["name"].startswith(below) and len(info["name"]) > len(below)
         }
+
+    def _fresh(self, fs: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+        """``method`` without what its file system remembers."""
+        if self.uri.scheme == "hf":
+            # Dropping all would also drop which repositories there are. A look leaves out the hash of the
+            # bytes unless all is asked for.
+            more = {"expand_info": True} if method == fs.info else {}
+            return partial(method, refresh=True, **more)
+        fs.invalidate_cache()
+        return method
 
     def fetch(self, key: str, start: int, stop: int, *, shorter: bool = False, **pin: Any) -> bytes:
         """Bytes ``start`` to ``stop`` by one request.
@@ -171,15 +178,15 @@ class FsspecSystem:
         def ask(fs: Any) -> bytes:
             data = bytes(fs.cat_file(path, start=start, end=stop, **options, **pin))
             if len(data) > stop - start:
-                raise StoreUnavailable(
-                    "reading a source",
+                raise SpecInvalid(
+                    "the server does not answer requests for ranges",
                     where=self.where(key),
                     expected=f"{stop - start} bytes",
                     found=f"{len(data)}",
-                    hint="The server does not answer requests for ranges; copy the model to a local folder",
+                    hint="Copy the model to a local folder or to s3://",
                 )
             if len(data) < stop - start and not shorter:
-                raise _WrongLength(
+                raise ShortAnswer(
                     "reading a source",
                     where=self.where(key),
                     expected=f"{stop - start} bytes",
@@ -207,9 +214,8 @@ class FsspecSystem:
 
     def _again(self, once: Callable[[], T], doing: str, where: str, own: set[str]) -> T:
         def worth_it(error: BaseException) -> bool:
-            return type(error) is _WrongLength or (
-                isinstance(error, StoreUnavailable) and self.uri.scheme not in own and error.hint is None
-            )
+            passing = isinstance(error, StoreUnavailable) and self.uri.scheme not in own
+            return passing or isinstance(error, ShortAnswer)
 
         def mapped() -> T:
             with library_errors(doing, where):
@@ -221,37 +227,3 @@ class FsspecSystem:
             wait=wait_random_exponential(multiplier=0.1, max=5),
             reraise=True,
         )(mapped)
-
-
-def _hint(scheme: str) -> str:
-    if _EXTRAS.get(scheme) == "az":
-        return "Set AZURE_STORAGE_ACCOUNT_NAME, or AZURE_STORAGE_CONNECTION_STRING"
-    return f"Say in fsspec's configuration how {scheme}:// is reached"
-
-
-def _require(scheme: str, where: str) -> None:
-    try:
-        from fsspec.registry import get_filesystem_class, known_implementations
-    except ImportError:
-        raise SpecInvalid(
-            f"{scheme}:// is read through fsspec, which is not installed",
-            where=where,
-            hint="pip install 'plait[cluster]'",
-        ) from None
-    try:
-        get_filesystem_class(scheme)
-    except ImportError:
-        extra = _EXTRAS.get(scheme)
-        theirs = str(known_implementations.get(scheme, {}).get("err", ""))
-        raise SpecInvalid(
-            f"the package that reads {scheme}:// is not installed",
-            where=where,
-            hint=f"pip install 'plait[{extra}]'" if extra else theirs,
-        ) from None
-    except ValueError:
-        raise SpecInvalid(
-            "no store serves this kind of URI",
-            where=where,
-            expected="a local path, s3://, gs://, az://, hf:// or another scheme of fsspec's",
-            found=scheme,
-        ) from None
