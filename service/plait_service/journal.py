@@ -118,10 +118,10 @@ def finished_parts(
     A shard whose upload is gone was completed by a driver that had all its records on file; whether
     it is the right one is looked at when the result is published.
     """
-    confirmed: list[dict[int, tuple[int, str]] | None] = []
+    confirmed: list[set[tuple[int, int, str]] | None] = []
     for upload in uploads:
         try:
-            confirmed.append({part.number: (part.size, part.etag) for part in store.list_parts(upload)})
+            confirmed.append({(part.number, part.size, part.etag) for part in store.list_parts(upload)})
         except UploadGone:
             confirmed.append(None)
     finished = {}
@@ -130,6 +130,6 @@ def finished_parts(
         if unit.shard >= len(uploads) or record.upload != uploads[unit.shard].id:
             continue
         parts = confirmed[unit.shard]
-        if parts is None or parts.get(unit.number) == (record.size, record.etag):
+        if parts is None or (unit.number, record.size, record.etag) in parts:
             finished[unit] = record
     return finished

@@ -100,14 +100,19 @@ def _complete(store: ObjectStore, claim: Claim, upload: Upload, records: Sequenc
 
 
 def _listed(store: ObjectStore, upload: Upload, records: Sequence[PartRecord]) -> list[PartInfo]:
-    """The parts as the store has them: ETags may differ from those of an earlier sending."""
-    listed = {part.number: part for part in store.list_parts(upload)}
+    """The parts as the store has them: of those sent more than once the one on record, if it is there.
+
+    Under SSE-KMS two sendings of the same bytes have two ETags, and the store may keep either or both.
+    """
+    listed: dict[int, list[PartInfo]] = {}
+    for part in store.list_parts(upload):
+        listed.setdefault(part.number, []).append(part)
     parts: list[PartInfo] = []
     for record in records:
-        part = listed.get(record.unit.number)
-        if part is None or part.size != record.size:
+        sent = [part for part in listed.get(record.unit.number, ()) if part.size == record.size]
+        if not sent:
             raise UploadGone("a finished part is gone", where=f"{store.uri}/{upload.key}")
-        parts.append(part)
+        parts.append(next((part for part in sent if part.etag == record.etag), sent[-1]))
     return parts
 
 

@@ -187,7 +187,8 @@ class ObjectContract:
         for info in store.list():
             again = store.head(info.key)
             assert again is not None
-            assert (info.size, info.version, info.modified) == (again.size, again.version, again.modified)
+            assert (info.size, info.version) == (again.size, again.version)
+            assert abs(info.modified - again.modified) < 1  # some stores round in one of the two
 
     def test_time_is_the_stores_own(self, store: ObjectStore) -> None:
         before = store.now()

@@ -33,12 +33,14 @@ class ReaderContract(ObjectContract):
         assert bytes(reader.read(0, memoryview(bytearray(2)))) == b"of"
         reader.check()
         store.put("a", data)
-        with pytest.raises(SourceChanged) as changed:
+        # A store that compares each answer with the pin has nothing to check afterwards.
+        with pytest.raises(SourceChanged) as changed:  # noqa: PT012
+            reader.read(0, memoryview(bytearray(2)))
             reader.check()
         assert "a" in str(changed.value.where)
         reader.close()
         with pytest.raises(SourceChanged):
-            store.open("a", info.version, bulk=bulk)
+            store.open("a", info.version, bulk=bulk).read(0, memoryview(bytearray(2)))
 
     @pytest.mark.parametrize("bulk", [False, True])
     def test_a_reader_notices_a_deletion(self, store: ObjectStore, bulk: bool) -> None:
@@ -48,11 +50,12 @@ class ReaderContract(ObjectContract):
         reader = store.open("a", info.version, bulk=bulk)
         reader.read(0, memoryview(bytearray(5)))
         store.delete("a")
-        with pytest.raises(SourceChanged):
+        with pytest.raises(SourceChanged):  # noqa: PT012
+            reader.read(0, memoryview(bytearray(5)))
             reader.check()
         reader.close()
         with pytest.raises((SourceChanged, SourceMissing)):
-            store.open("a", info.version, bulk=bulk)
+            store.open("a", info.version, bulk=bulk).read(0, memoryview(bytearray(5)))
 
     def test_a_read_beyond_the_end_is_an_error(self, store: ObjectStore) -> None:
         store.put("a", b"12345")

@@ -210,11 +210,14 @@ class ObjectStore(Protocol):
         ...
 
     def list_parts(self, upload: Upload) -> Sequence[PartInfo]:
-        """All finished parts, by number. Raises ``UploadGone``."""
+        """All finished parts, by number; of one sent twice perhaps both. Raises ``UploadGone``."""
         ...
 
     def complete(self, upload: Upload, parts: Sequence[PartInfo], *, crc64nvme: str) -> ObjectInfo:
-        """The object appears at its key, whole. Raises ``UploadGone`` if completed or aborted before."""
+        """The object appears at its key, whole, unless something lies there.
+
+        Raises ``UploadGone`` if that is so, or if it was completed or aborted before.
+        """
         ...
 
     def list_uploads(self) -> Iterator[Upload]:

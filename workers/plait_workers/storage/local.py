@@ -361,7 +361,7 @@ class LocalStore:
         return [parts[number] for number in sorted(parts)]
 
     def complete(self, upload: Upload, parts: Sequence[PartInfo], *, crc64nvme: str) -> ObjectInfo:
-        """Sync, keep the metadata, rename. The folder's entry is synced too."""
+        """Sync, keep the metadata, give it its name if that is free. The folder's entry is synced too."""
         folder, path = self._upload_folder(upload), self._path(upload.key)
         if sum(part.size for part in parts) != upload.size:
             raise InternalError("completing an upload whose parts are not all there", where=str(path))
@@ -371,7 +371,11 @@ class LocalStore:
                 metadata = json.loads((folder / "metadata").read_text())
                 self._keep_metadata(upload.key, (folder / "data").stat(), metadata, crc64nvme)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(folder / "data", path)
+                try:
+                    _name(folder / "data", path)
+                except FileExistsError as error:
+                    where = self._where(upload.key)
+                    raise UploadGone("completing a shard", where=where, found="a file there") from error
                 _sync_folder(path.parent)
         except SourceMissing as error:
             raise UploadGone("completing a shard", where=self._where(upload.key)) from error
@@ -412,6 +416,20 @@ def _publish(temporary: Path, path: Path, *, if_absent: bool) -> None:
             file.write(temporary.read_bytes())
             file.flush()
             os.fdatasync(file.fileno())
+
+
+def _name(data: Path, path: Path) -> None:
+    """Give a whole file of any size its name, unless that is taken; the old name goes."""
+    try:
+        os.link(data, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        os.replace(data, path)
+    else:
+        os.unlink(data)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from plait.errors import (
     SourceChanged,
     SourceMissing,
     SpecInvalid,
-    StoreError,
+    StoreRefused,
     StoreUnavailable,
     StoreUnsuitable,
     UploadGone,
@@ -149,12 +149,6 @@ def _refused(code: str, status: int) -> type[PlaitError]:
     if code in ("QuotaExceeded", "InsufficientStorage", "EntityTooLarge") or status == 507:
         return NoSpace
     return StoreUnsuitable if status == 501 else StoreRefused
-
-
-class StoreRefused(StoreError):
-    """The store understood and said no, for a reason of its own; asking again gives the same."""
-
-    kind = "store-refused"
 
 
 def _found(error: boto.ClientError, code: str, status: int) -> str:

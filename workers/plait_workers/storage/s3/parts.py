@@ -58,12 +58,14 @@ class S3PartWriter:
         upload: Upload,
         number: int,
         size: int,
+        step: int,
         where: str,
         request: dict[str, Any],
     ) -> None:
         self._connection = connection
         self._upload = upload
         self._number = number
+        self._step = step
         self._where = where
         self._request = request
         self._buffer = connection.take_buffer(size)
@@ -73,7 +75,7 @@ class S3PartWriter:
 
     def reserve(self, size: int) -> memoryview:
         """The next bytes of the part itself."""
-        if self._written + size > len(self._buffer):
+        if self._written + size > len(self._buffer) or size > self._step:
             raise InternalError("a part is written past its end", where=self._where)
         self._reserved = size
         return self._view[self._written : self._written + size]

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from plait.errors import SourceChanged, SourceMissing, StoreUnavailable
+from plait.errors import InternalError, SourceChanged, SourceMissing, StoreUnavailable
 from plait_workers.storage.base import Scan
 from plait_workers.storage.s3.connection import Connection
 from plait_workers.storage.s3.errors import WrongAnswer, map_error
@@ -132,8 +132,10 @@ class S3Scan:
 
     def read(self, offset: int, scratch: memoryview) -> memoryview:
         """Fill ``scratch``; each new byte starts patience anew."""
-        if offset != self._at:
+        if offset != self._at or self._at == self._stop:
             self._go_to(offset)
+        if offset + len(scratch) > self._stop:
+            raise self._out_of_range(offset)
         done = 0
         while done < len(scratch):
             rest = scratch[done:]
@@ -146,7 +148,7 @@ class S3Scan:
 
     def _go_to(self, offset: int) -> None:
         """The start of the next range, or a little further in this one."""
-        if self._at <= offset < self._stop and self._at >= 0 and offset - self._at <= SKIP:
+        if 0 <= self._at <= offset < self._stop and offset - self._at <= SKIP:
             gap = offset - self._at
             if gap:
                 self.read(self._at, memoryview(bytearray(gap)))
@@ -156,7 +158,10 @@ class S3Scan:
             self._at, self._stop = self._ranges[self._next]
             self._next += 1
             return
-        raise AssertionError(f"a scan is read at {offset}, out of its ranges")
+        raise self._out_of_range(offset)
+
+    def _out_of_range(self, offset: int) -> InternalError:
+        return InternalError("a scan is read out of its ranges", where=self._pinned.where, found=str(offset))
 
     def _some(self, target: memoryview) -> int:
         body = self._body

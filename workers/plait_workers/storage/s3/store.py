@@ -12,6 +12,7 @@ from plait.errors import (
     SourceChanged,
     SourceMissing,
     SpecInvalid,
+    StoreRefused,
     StoreUnavailable,
     StoreUnsuitable,
 )
@@ -20,7 +21,7 @@ from plait_workers.checksums import ALGORITHMS, DEFAULT
 from plait_workers.storage.base import ObjectInfo, RangeReader
 from plait_workers.storage.s3.checksums import full_object, to_base64
 from plait_workers.storage.s3.connection import Connection
-from plait_workers.storage.s3.errors import StoreRefused, WrongAnswer
+from plait_workers.storage.s3.errors import WrongAnswer
 from plait_workers.storage.s3.reader import Pinned, S3Reader
 from plait_workers.storage.s3.uploads import S3Uploads
 
@@ -99,23 +100,26 @@ class S3Store(S3Uploads):
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[ObjectInfo]:
         """Pages of a thousand; metadata and checksums are left out."""
+        found = []
         for page in self._pages(prefix, deep=deep):
             for item in page.get("Contents", ()):
                 key = item["Key"].removeprefix(self._prefix)
                 hidden = key.startswith(_PRIVATE) and not prefix.startswith(_PRIVATE.rstrip("/"))
                 if key and not key.endswith("/") and not hidden:
-                    yield self._info(key, item, int(item["Size"]))
+                    found.append(self._info(key, item, int(item["Size"])))
+        # AWS sorts by the bytes of a key; others have folders of their own order.
+        yield from sorted(found, key=lambda info: info.key)
 
     def folders(self, prefix: str = "") -> Iterator[str]:
         """Common prefixes, without a page of the objects below them."""
+        found = set()
         for page in self._pages(prefix, deep=False):
             for item in page.get("CommonPrefixes", ()):
-                name = item["Prefix"].removeprefix(self._prefix + prefix).rstrip("/")
-                if name and name != _PRIVATE.rstrip("/"):
-                    yield name
+                found.add(item["Prefix"].removeprefix(self._prefix + prefix).rstrip("/"))
+        yield from sorted(found - {"", _PRIVATE.rstrip("/")})
 
     def _pages(self, prefix: str, *, deep: bool) -> Iterator[dict[str, Any]]:
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._object(prefix)["Key"]}
         if not deep:
             arguments["Delimiter"] = "/"
         if self._connection.options.requester_pays:
@@ -160,7 +164,7 @@ class S3Store(S3Uploads):
         etag, _, number = version.partition(_VERSION_MARK)
         pinned = Pinned(
             bucket=self._bucket,
-            key=self._prefix + key,
+            key=self._object(key)["Key"],
             where=self._where(key),
             etag=etag,
             version_id=number or None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from plait.errors import SourceChanged, SourceMissing, StoreUnavailable, UploadGone
+from plait.errors import SourceChanged, SourceMissing, SpecInvalid, StoreUnavailable, UploadGone
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartLimits, PartWriter, Upload
 from plait_workers.storage.s3.checksums import to_base64
 from plait_workers.storage.s3.connection import Connection
@@ -41,6 +41,8 @@ class S3Uploads:
         return f"s3://{self._bucket}/{self._prefix}{key}"
 
     def _object(self, key: str, *, read: bool = False) -> dict[str, Any]:
+        if key.startswith("/") or ".." in key.split("/") or "\0" in key:
+            raise SpecInvalid("a name leads out of its folder", where=self.uri, found=repr(key))
         found: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + key}
         if read and self._connection.options.requester_pays:
             found["RequestPayer"] = "requester"
@@ -79,6 +81,7 @@ class S3Uploads:
             upload=upload,
             number=number,
             size=size,
+            step=step,
             where=self._where(upload.key),
             request=self._object(upload.key),
         )
