@@ -1,11 +1,14 @@
 """The whole story on a laptop: fine-tune one model in five orders, merge, and see what merging is worth.
 
-Trains with demo/train.py (transformers, as it comes), merges with the `plait` command (as anyone would
-type it), and measures each model on the same held-out text. Nothing is fetched; all files stay in demo/run/.
+Trains with demo/train.py (transformers, as it comes), puts the checkpoints into a bucket of an S3 server
+that runs on this machine (demo/weed.py), merges from bucket to bucket with the `plait` command (as anyone
+would type it), and measures each model on the same held-out text. Nothing is fetched; all files stay in
+demo/run/.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,19 +20,21 @@ from statistics import mean
 from textwrap import indent
 
 import train
+import weed
 from rich.console import Console
 from rich.table import Table
 
 RUN = Path(__file__).resolve().parent / "run"
 PLAIT = Path(sys.executable).parent / "plait"
+BUCKET = "demo"
 
 SPEC = """\
 models:
-  - {{glob: "order-*"}}
-base: base
+  - {{glob: "s3://demo/order-*"}}
+base: s3://demo/base
 method:
 {method}
-output: {output}
+output: s3://demo/{output}
 seed: 0
 shard_size: 400KB
 """
@@ -60,7 +65,7 @@ def write_spec(name: str) -> str:
 
 
 def plait(*args: str, quiet: bool = False) -> None:
-    """Run the command in RUN, where the specs' relative paths hold; end the demo if it fails."""
+    """Run the command in RUN, where the specs are; end the demo if it fails."""
     console.print(f"$ plait {' '.join(args)}", style="cyan")
     sys.stdout.flush()
     done = subprocess.run([PLAIT, *args], cwd=RUN, capture_output=quiet, text=True, check=False)
@@ -86,6 +91,26 @@ def train_models(corpus: train.Corpus) -> list[str]:
     shards = sorted((RUN / names[0]).glob("*.safetensors"))
     console.print(f"Each is a Hugging Face checkpoint: bf16, {len(shards)} shards and their index.")
     return names
+
+
+def fill_bucket(server: weed.Weed, names: list[str]) -> None:
+    """Put the checkpoints into the bucket, and name the server to every AWS client of this process."""
+    with step(f"The checkpoints go into s3://{BUCKET}, on an S3 server of this machine"):
+        os.environ.update(server.environment)
+        client = server.access.client()
+        client.create_bucket(Bucket=BUCKET)
+        for path in sorted(path for name in names for path in (RUN / name).iterdir()):
+            client.put_object(Bucket=BUCKET, Key=f"{path.parent.name}/{path.name}", Body=path.read_bytes())
+        console.print(f"{server.endpoint}: {', '.join(names)}")
+
+
+def fetch(server: weed.Weed, name: str) -> None:
+    """Copy a model out of the bucket, as whoever serves it would."""
+    client, folder = server.access.client(), RUN / name
+    folder.mkdir()
+    for item in client.list_objects_v2(Bucket=BUCKET, Prefix=f"{name}/")["Contents"]:
+        body = client.get_object(Bucket=BUCKET, Key=item["Key"])["Body"]
+        (folder / item["Key"].removeprefix(f"{name}/")).write_bytes(body.read())
 
 
 def merge_models() -> None:
@@ -132,7 +157,11 @@ def main() -> None:
     RUN.mkdir()
     corpus = train.load_corpus()
     fine_tunes = train_models(corpus)
-    merge_models()
+    with weed.Weed(RUN / "s3") as server:
+        fill_bucket(server, ["base", *fine_tunes])
+        merge_models()
+        for name in METHODS:
+            fetch(server, name)
     report(fine_tunes, corpus)
 
     console.print(

@@ -195,16 +195,27 @@ def release(store: ObjectStore, claim: Claim) -> None:
         store.delete(_alive_key(claim.epoch, claim.driver))
 
 
+def youngest_heartbeat(store: ObjectStore) -> float | None:
+    """Seconds since a driver of the newest claim was last heard of; None if none was."""
+    epoch, _ = _newest(store)
+    found = _heartbeats(store, epoch) if epoch else []
+    return min((age for age, _ in found), default=None)
+
+
+def _heartbeats(store: ObjectStore, epoch: int) -> list[tuple[float, str]]:
+    """(age in seconds, driver)."""
+    infos = list(store.list(_alive_key(epoch, "")))
+    now = store.now() if infos else 0.0
+    return [(now - info.modified, info.key.rpartition("-")[2]) for info in infos]
+
+
 def _refuse_living(store: ObjectStore, epoch: int, holder: str) -> None:
-    now = store.now()
-    for info in store.list(_alive_key(epoch, "")):
-        age = now - info.modified
+    for age, driver in _heartbeats(store, epoch):
         if age < EXPIRY:
             raise OutputClaimed(
                 "another merge is writing here",
                 where=store.uri,
-                found=f"fingerprint {holder[:12]}, driver {info.key.rpartition('-')[2]}, "
-                f"last heard of {max(0, age):.0f} s ago",
+                found=f"fingerprint {holder[:12]}, driver {driver}, last heard of {max(0, age):.0f} s ago",
                 hint=f"Wait for it, or {EXPIRY:.0f} s after it stopped, or take the output with --overwrite",
             )
 
@@ -269,6 +280,13 @@ def _old_files(store: ObjectStore) -> list[str]:
 
 def _tensor_files(store: ObjectStore) -> list[str]:
     return [info.key for info in store.list(deep=False) if info.key.endswith(".safetensors")]
+
+
+def shared_uploads(store: ObjectStore, working: Sequence[str]) -> list[Upload]:
+    """All uploads that any epoch lists, of these working files."""
+    prefix = _uploads_key(0).removesuffix("000000.json")
+    epochs = [int(key[len(prefix) :].removesuffix(".json")) for key in working if key.startswith(prefix)]
+    return [upload for epoch in epochs for upload in _shared_uploads(store, epoch).values()]
 
 
 def _shared_uploads(store: ObjectStore, epoch: int) -> dict[str, Upload]:

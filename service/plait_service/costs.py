@@ -13,13 +13,17 @@ from plait_workers.ranges import NEAR
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """Bytes and requests of a job; a request reads one range or writes one part."""
+    """Bytes and requests of a job; a request reads one range or writes one part.
+
+    ``reads_of`` are the read requests by source.
+    """
 
     bytes_read: int
     bytes_written: int
     read_requests: int
     write_requests: int
     num_parts: int
+    reads_of: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +63,7 @@ def costs_of(job: Job) -> Costs:
     # Elements cut by a bound are read whole.
     first = segments.start * 8 // out_bits
     last = -(-segments.stop * 8 // out_bits)
-    total, requests = 0, 0
+    total, requests = 0, [0] * len(job.sources)
     for source in range(len(job.sources)):
         wanted = reads_base if source == job.num_models else ~base_alone
         pick = segments.tensor[wanted]
@@ -71,18 +75,19 @@ def costs_of(job: Job) -> Costs:
         part = segments.part[wanted]
         apart = (part[1:] != part[:-1]) | (file[1:] != file[:-1]) | (gap < 0) | (gap > NEAR)
         total += int((end - begin).sum())
-        requests += int(apart.sum()) + (1 if len(pick) else 0)
+        requests[source] += int(apart.sum()) + (1 if len(pick) else 0)
     for tensor, twins in job.twins.items():
         here, read = segments.tensor == tensor, job.sources_of(tensor)
         for source in (source for source, _, _ in twins if source in read):
             bits = bits_of[job.dtype_of[source, tensor]]
             total += int((last[here] - first[here]).sum()) * int(bits) // 8
-            requests += int(here.sum())
+            requests[source] += int(here.sum())
     parts = sum(shard.num_parts for shard in job.shards)
     return Costs(
         bytes_read=total,
         bytes_written=sum(shard.size for shard in job.shards),
-        read_requests=requests,
+        read_requests=sum(requests),
+        reads_of=tuple(requests),
         write_requests=parts,
         num_parts=parts,
     )

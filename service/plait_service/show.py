@@ -14,10 +14,33 @@ ASSUMED_RATE: Final = 1.5e9
 """Bytes of input a thread merges in a second from memory or fast disks: what estimates assume."""
 
 
+GET_PRICE: Final = 0.4e-6
+"""US dollars for a GET or HEAD of S3 Standard in us-east-1."""
+PUT_PRICE: Final = 5e-6
+"""US dollars for a PUT, POST or LIST of the same; deleting and aborting cost nothing."""
+
+
 def estimated_seconds(prepared: Prepared, budget: Budget) -> float:
     """Time from and to storage that is faster than the merge."""
     costs = prepared.plan.costs
     return (costs.bytes_read + costs.bytes_written) / (ASSUMED_RATE * budget.threads)
+
+
+def request_cost(prepared: Prepared) -> float:
+    """US dollars for all requests to S3, at the list price of its standard class, without what bytes cost.
+
+    Beside ranges and parts: a look, a header and a listing for each source, three requests a shard to
+    begin, list and complete it, a journal every two seconds, and about thirty more.
+    """
+    job, costs = prepared.plan.job, prepared.plan.costs
+    cost = 0.0
+    for source, reads in zip(job.sources, costs.reads_of, strict=True):
+        if source.uri.startswith("s3://"):
+            cost += (reads + 2 * len(source.files)) * GET_PRICE + 3 * PUT_PRICE
+    if prepared.output.uri.startswith("s3://"):
+        seconds = costs.bytes_read / ASSUMED_RATE
+        cost += (costs.write_requests + 4 * len(job.shards) + seconds / 2 + 30) * PUT_PRICE
+    return cost
 
 
 def plan_as_json(prepared: Prepared, budget: Budget) -> dict[str, Any]:
@@ -54,7 +77,7 @@ def plan_as_json(prepared: Prepared, budget: Budget) -> dict[str, Any]:
         "threads": budget.threads,
         "step_bytes": budget.step_bytes,
         "estimated_seconds": round(estimated_seconds(prepared, budget), 1),
-        "request_cost": 0,
+        "request_cost": round(request_cost(prepared), 6),
         "notes": list(plan.notes),
     }
 
@@ -80,11 +103,20 @@ def plan_as_text(prepared: Prepared, budget: Budget) -> str:
         f"write     {format_size(costs.bytes_written)} in {costs.num_parts:,} parts",
         f"memory    at most {format_size(budget.peak)} of {format_size(budget.memory)} for buffers, "
         f"{budget.threads} thread(s), steps of {format_size(budget.step_bytes)}",
-        f"estimate  {max(1, round(seconds))} s if the storage keeps up; requests cost nothing on local disks",
+        f"estimate  {max(1, round(seconds))} s if the storage keeps up; {_price(prepared)}",
         *(f"note      {note}" for note in plan.notes),
         f"no problems; fingerprint {job.fingerprint[:12]}",
     ]
     return "\n".join(lines)
+
+
+def _price(prepared: Prepared) -> str:
+    cost = request_cost(prepared)
+    if not prepared.is_remote:
+        return "requests cost nothing on local disks"
+    return (
+        f"requests cost about ${cost:.4f} at S3's list price" if cost else "what requests cost is not known"
+    )
 
 
 def _dtypes(job: Job) -> str:

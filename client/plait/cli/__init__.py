@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from plait import __version__
+from plait.cli.clean import clean
 from plait.cli.inspect import inspect
 from plait.cli.merge import merge
 from plait.cli.plan import plan
@@ -23,13 +24,14 @@ def cli() -> None:
     plait plan merge.yaml      what a merge will do; reads headers only
     plait merge merge.yaml     do it; the same command carries on where a run stopped
     plait verify OUTPUT        check a result, and recompute a sample of it
+    plait clean OUTPUT         list, and remove, what dead merges left behind
 
     Exit status: 0 done; 1 failed; 2 the spec or the command is wrong, or the plan found problems;
     3 the commit's outcome is unknown; 130 interrupted.
     """
 
 
-for _command in (merge, plan, inspect, verify):
+for _command in (merge, plan, inspect, verify, clean):
     cli.add_command(_command)
 
 

@@ -144,7 +144,9 @@ class TestPins:
         info = store.head("a")
         assert info is not None
         bucket.put("p/a", b"other")
-        assert bytes(store.open("a", info.version).read(0, memoryview(bytearray(5)))) == b"first"
+        assert bytes(store.open("a", info.pin).read(0, memoryview(bytearray(5)))) == b"first"
+        with pytest.raises(SourceChanged):
+            store.open("a", info.version).read(0, memoryview(bytearray(5)))
 
     @pytest.mark.parametrize("sizes", [(1, 1), (70_000, 1), (3, 70_000), (MB, MB - 200)])
     def test_scans_skip_small_gaps_and_begin_ranges_anew(

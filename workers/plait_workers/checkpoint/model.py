@@ -169,7 +169,8 @@ def _read_file(store: ObjectStore, info: ObjectInfo, known: HeaderCache) -> tupl
             raise SourceMissing("a file disappeared while it was looked at", where=where)
         info = looked
         algorithm = next((name for name in ALGORITHMS if name in info.checksums), DEFAULT)
-    reader = store.open(info.key, info.version)
+    pin = info.pin or info.version
+    reader = store.open(info.key, pin)
     try:
         first = bytes(reader.read(0, memoryview(bytearray(min(_FIRST_READ, info.size)))))
         length = parse_prefix(first[:8], file_size=info.size, where=where)
@@ -182,7 +183,7 @@ def _read_file(store: ObjectStore, info: ObjectInfo, known: HeaderCache) -> tupl
     crc = ALGORITHMS[algorithm] if algorithm else None
     source = SourceFile(
         key=info.key,
-        version=info.version,
+        version=pin,
         size=info.size,
         algorithm=algorithm,
         checksum=info.checksums.get(algorithm, ""),

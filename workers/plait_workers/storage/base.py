@@ -22,7 +22,8 @@ class ObjectInfo:
 
     ``version`` changes whenever the bytes may have changed (ETag; inode, size and times locally).
     ``modified`` is in seconds by the store's own clock. ``checksums`` holds, by algorithm and in
-    hexadecimal, what the store keeps of the whole object's bytes; a listing may leave it out.
+    hexadecimal, what the store keeps of the whole object's bytes; a listing may leave it out. ``pin`` is
+    what to open a reader with, where a store knows more than the version; else empty.
     """
 
     key: str
@@ -31,6 +32,7 @@ class ObjectInfo:
     modified: float
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
+    pin: str = ""
 
     @property
     def crc64nvme(self) -> str | None:

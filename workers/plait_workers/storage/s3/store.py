@@ -85,10 +85,8 @@ class S3Store(S3Uploads):
         return None if answer is None else self._info(key, answer, int(answer["ContentLength"]))
 
     def _info(self, key: str, answer: Mapping[str, Any], size: int) -> ObjectInfo:
-        version = str(answer["ETag"])
-        number = answer.get("VersionId")
-        if self._connection.options.pin == "version" and number not in (None, "null"):
-            version = f"{version}{_VERSION_MARK}{number}"
+        version, number = str(answer["ETag"]), answer.get("VersionId")
+        by_version = self._connection.options.pin == "version" and number not in (None, "null")
         return ObjectInfo(
             key=key,
             size=size,
@@ -96,6 +94,7 @@ class S3Store(S3Uploads):
             modified=answer["LastModified"].timestamp(),
             metadata=answer.get("Metadata", {}),
             checksums=full_object(answer),
+            pin=f"{version}{_VERSION_MARK}{number}" if by_version else "",
         )
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[ObjectInfo]:
