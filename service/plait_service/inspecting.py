@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
 
@@ -16,8 +17,8 @@ from plait_workers.checkpoint.model import Checkpoint, load_checkpoint
 from plait_workers.kernels.encode import convert
 from plait_workers.kernels.forms import form_of
 from plait_workers.kernels.select_loops import count_changed
-from plait_workers.storage.base import RangeReader
-from plait_workers.storage.registry import open_store
+from plait_workers.storage.base import ObjectStore, RangeReader
+from plait_workers.storage.registry import Stores
 from plait_workers.working import working_dtype
 
 _STEP = 1 << 19
@@ -60,12 +61,25 @@ def inspect(uris: Sequence[str], base: str | None, *, threads: int) -> list[Insp
     Raises:
         PlanRejected: a model cannot be read.
     """
-    checkpoints = [load_checkpoint(open_store(parse_uri(uri))) for uri in uris]
-    origin = load_checkpoint(open_store(parse_uri(base))) if base is not None else None
-    return [_inspect(checkpoint, origin, threads) for checkpoint in checkpoints]
+    places = Stores()
+    models = [_open(uri, places) for uri in uris]
+    origin = _open(base, places) if base is not None else None
+    return [_inspect(model, origin, threads) for model in models]
 
 
-def _inspect(checkpoint: Checkpoint, base: Checkpoint | None, threads: int) -> Inspection:
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    store: ObjectStore
+    checkpoint: Checkpoint
+
+
+def _open(uri: str, places: Stores) -> _Model:
+    store = places.open(parse_uri(uri))
+    return _Model(store=store, checkpoint=load_checkpoint(store))
+
+
+def _inspect(model: _Model, base: _Model | None, threads: int) -> Inspection:
+    checkpoint = model.checkpoint
     groups: dict[str, Group] = {}
     for row, name in enumerate(checkpoint.names):
         group = groups.setdefault(group_name(name), Group(name=group_name(name)))
@@ -73,14 +87,14 @@ def _inspect(checkpoint: Checkpoint, base: Checkpoint | None, threads: int) -> I
         group.tensors += 1
         group.elements += prod(checkpoint.shapes[row])
         group.nbytes += checkpoint.nbytes(row)
-    notes = _compare(checkpoint, base, groups, threads) if base is not None else []
+    notes = _compare(model, base, groups, threads) if base is not None else []
     return Inspection(
         uri=checkpoint.uri, files=len(checkpoint.files), groups=list(groups.values()), notes=notes
     )
 
 
-def _compare(checkpoint: Checkpoint, base: Checkpoint, groups: dict[str, Group], threads: int) -> list[str]:
-    comparer = _Comparer(checkpoint, base)
+def _compare(model: _Model, base: _Model, groups: dict[str, Group], threads: int) -> list[str]:
+    comparer, checkpoint = _Comparer(model, base), model.checkpoint
     lock = threading.Lock()
     skipped: list[str] = []
 
@@ -103,11 +117,11 @@ def _compare(checkpoint: Checkpoint, base: Checkpoint, groups: dict[str, Group],
 class _Comparer:
     """Counts changed elements, a step at a time, whatever a tensor's size."""
 
-    def __init__(self, checkpoint: Checkpoint, base: Checkpoint) -> None:
-        self._sides = (checkpoint, base)
+    def __init__(self, model: _Model, base: _Model) -> None:
+        self._sides = (model.checkpoint, base.checkpoint)
         self._readers: list[list[RangeReader]] = [
-            [open_store(parse_uri(side.uri)).open(file.key, file.version) for file in side.files]
-            for side in self._sides
+            [side.store.open(file.key, file.version) for file in side.checkpoint.files]
+            for side in (model, base)
         ]
 
     def close(self) -> None:
@@ -126,17 +140,23 @@ class _Comparer:
         if working is None or working.kind == "opaque":
             return None
         elements, count, form = prod(self._sides[0].shapes[rows[0]]), 0, form_of(working)
-        for first in range(0, elements, _STEP):
-            size = min(_STEP, elements - first)
-            arrays = []
-            for index, (side, row, dtype) in enumerate(zip(self._sides, rows, dtypes, strict=True)):
-                reader = self._readers[index][int(side.file[row])]
-                scratch = memoryview(bytearray(size * dtype.itemsize))
-                raw = reader.read(int(side.offset[row]) + first * dtype.itemsize, scratch)
-                bits = np.frombuffer(raw, dtype.storage)
-                if dtype != working:
-                    bits, narrow = np.empty(size, working.storage), bits
-                    convert(narrow, dtype.name, bits, working.name)
-                arrays.append(bits)
-            count += count_changed(arrays[0], arrays[1], form)
+        with ExitStack() as stack:
+            places = []
+            for side, readers, row in zip(self._sides, self._readers, rows, strict=True):
+                start = int(side.offset[row])
+                scan = readers[int(side.file[row])].scan([(start, start + side.nbytes(row))])
+                stack.callback(scan.close)
+                places.append((scan, start))
+            for first in range(0, elements, _STEP):
+                size = min(_STEP, elements - first)
+                arrays = []
+                for (scan, start), dtype in zip(places, dtypes, strict=True):
+                    scratch = memoryview(bytearray(size * dtype.itemsize))
+                    raw = scan.read(start + first * dtype.itemsize, scratch)
+                    bits = np.frombuffer(raw, dtype.storage)
+                    if dtype != working:
+                        bits, narrow = np.empty(size, working.storage), bits
+                        convert(narrow, dtype.name, bits, working.name)
+                    arrays.append(bits)
+                count += count_changed(arrays[0], arrays[1], form)
         return count

@@ -18,6 +18,7 @@ from plait_workers.storage.base import ObjectStore
 from plait_workers.storage.registry import Stores
 
 _SOURCE_THREADS = 8
+_WITH_COMMITS = ("hf",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,20 @@ def expand(spec: MergeSpec, places: Stores) -> MergeSpec:
     clashing = clashes({**data, "models": [model.model_dump() for model in models]})
     if clashing:
         raise PlanRejected([SpecInvalid(str(finding)) for finding in clashing])
-    return canonical.model_copy(update={"models": tuple(models)})
+    # What has commits is named by its commit from here on: in the plan, the fingerprint, the manifest.
+    pinned = [model.model_copy(update={"uri": _pin(model.uri, places)}) for model in models]
+    others = {name: _pin(uri, places) for name in ("base", "copy_from") if (uri := getattr(canonical, name))}
+    return canonical.model_copy(update={"models": tuple(pinned), **others})
+
+
+def _pin(uri: str, places: Stores) -> str:
+    parsed = parse_uri(uri)
+    if parsed.scheme not in _WITH_COMMITS:
+        return uri
+    try:
+        return places.open(parsed).resolved
+    except PlaitError as error:
+        raise PlanRejected([error]) from error
 
 
 def _copied(spec: MergeSpec, named: Sequence[Uri]) -> int:

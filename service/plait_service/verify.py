@@ -101,6 +101,7 @@ def _check_shard(
     if info is None or info.size != size:
         return [_corrupt(store, name, f"{size} bytes", "nothing" if info is None else f"{info.size} bytes")]
     reader, scratch = store.open(name, info.version), memoryview(bytearray(_STEP))
+    scan = reader.scan([(0, size)])
     problems: list[PlaitError] = []
     whole = 0
     try:
@@ -109,7 +110,7 @@ def _check_shard(
             start = (number - 1) * part_size
             stop = min(start + part_size, size)
             for at in range(start, stop, _STEP):
-                data = reader.read(at, scratch[: min(_STEP, stop - at)])
+                data = scan.read(at, scratch[: min(_STEP, stop - at)])
                 digest.update(data)
                 whole = crc64nvme(data, whole)
                 on_bytes(len(data))
@@ -120,6 +121,7 @@ def _check_shard(
                     )
                 )
     finally:
+        scan.close()
         reader.close()
     if not problems and f"{whole:016x}" != shard["crc64nvme"]:
         problems.append(_corrupt(store, name, f"CRC64NVME {shard['crc64nvme']}", f"{whole:016x}"))

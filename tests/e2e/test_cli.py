@@ -122,7 +122,7 @@ class TestWhatIsTypedWrong:
             (("plan", "SPEC", "--set", "method.name=selct"), "spec-invalid"),
             (("plan", "SPEC", "--set", "base=/nowhere/at/all"), "source-missing"),
             (("verify", "/nowhere/at/all"), "output-corrupt"),
-            (("inspect", "s3://bucket/x"), "spec-invalid"),
+            (("inspect", "nosuch://bucket/x"), "spec-invalid"),
         ],
     )
     def test_an_error_is_a_few_lines_that_start_with_its_kind(

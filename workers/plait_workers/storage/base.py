@@ -134,6 +134,11 @@ class ObjectStore(Protocol):
         ...
 
     @property
+    def resolved(self) -> str:
+        """The root with the commit that is read, where the store has commits; it may ask the store."""
+        ...
+
+    @property
     def is_remote(self) -> bool:
         """Whether answers come over a network: what is read is then checked, and waiting is worth hiding."""
         ...

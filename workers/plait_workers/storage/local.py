@@ -54,6 +54,11 @@ class LocalStore:
         return str(self._root)
 
     @property
+    def resolved(self) -> str:
+        """The folder's path."""
+        return self.uri
+
+    @property
     def is_remote(self) -> bool:
         """No: what is read is compared by the file's status."""
         return False

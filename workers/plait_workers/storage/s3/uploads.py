@@ -28,6 +28,11 @@ class S3Uploads:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
     @property
+    def resolved(self) -> str:
+        """The same; objects are pinned one by one."""
+        return self.uri
+
+    @property
     def is_remote(self) -> bool:
         """Yes."""
         return True
