@@ -10,7 +10,7 @@ from hypothesis import settings
 
 import plait_workers
 
-pytest_plugins = ["tests.support.s3"]
+pytest_plugins = ["tests.support.fault_table", "tests.support.s3"]
 
 settings.register_profile("plait", deadline=None, derandomize=True, database=None)
 # To look for more: pytest --hypothesis-profile=explore

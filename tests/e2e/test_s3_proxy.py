@@ -226,7 +226,7 @@ def test_an_error_in_a_200(bucket: Bucket, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("label", [Label("PutObject", "there"), PART])
-def test_a_bit_flips_on_its_way_to_the_store_which_notices(bucket: Bucket, label: Label) -> None:
+def test_bits_flip_on_their_way_to_the_store_which_notices(bucket: Bucket, label: Label) -> None:
     with (
         proxied(bucket, Fault(label, Kind.FLIPPED_UP)) as (_, client),
         pytest.raises(ClientError, match=r"BadDigest|Checksum|Mismatch|SignatureDoesNotMatch"),

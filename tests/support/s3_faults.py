@@ -22,8 +22,8 @@ class Kind(StrEnum):
     TIMEOUT_AFTER = "no answer after the effect"
     STALL = "part of a body, then silence"
     TRUNCATED = "part of a body, then the end"
-    FLIPPED = "a flipped bit on the way to us"
-    FLIPPED_UP = "a flipped bit on the way to the store"
+    FLIPPED = "flipped bits on the way to us"
+    FLIPPED_UP = "flipped bits on the way to the store"
     SHORT = "fewer bytes than asked for"
     WHOLE = "the whole object in place of a range"
     WRONG_RANGE = "another range than asked for"
@@ -62,10 +62,32 @@ WRITES = [name for name, kinds in OPERATIONS.items() if Kind.RESET_AFTER in kind
 """Operations that change something."""
 
 
-def kinds_for(label: Label) -> list[Kind]:
-    """All faults that can befall a request."""
+@dataclass(frozen=True)
+class Traffic:
+    """A request that was answered: the status, and the bytes of both bodies."""
+
+    status: int
+    sent: int
+    received: int
+
+    def allows(self, kind: Kind) -> bool:
+        """Whether there is anything to damage."""
+        if kind is Kind.FLIPPED_UP:
+            return self.sent > 0
+        if kind in _BODY:
+            return self.received > 0
+        if kind is Kind.FLIPPED:
+            return self.status in (200, 206) and self.received > 0
+        if kind in _RANGE:
+            return self.status == 206 and self.received > 1
+        return True
+
+
+def kinds_for(label: Label, traffic: Traffic | None = None) -> list[Kind]:
+    """All faults that can befall a request, given what passes if none does."""
     ranged = _RANGE if label.operation == "GetObject" and label.detail else []
-    return [*_ALWAYS, *OPERATIONS[label.operation], *ranged]
+    kinds = [*_ALWAYS, *OPERATIONS[label.operation], *ranged]
+    return [kind for kind in kinds if traffic is None or traffic.allows(kind)]
 
 
 @dataclass(frozen=True, order=True)

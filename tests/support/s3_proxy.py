@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from tests.support.s3_faults import Fault, Kind
+from tests.support.s3_faults import Fault, Kind, Traffic
 from tests.support.s3_labels import Label, label_of
 from tests.support.s3_wire import Answer, Request, error_answer, exchange, flip, read_request, reset
 
@@ -44,20 +44,29 @@ def injecting(faults: Iterable[Fault]) -> Choose:
 class S3Proxy:
     """Listens on a free port until ``close()``, or to the end of a ``with`` block.
 
-    ``calls`` are the requests that came, ``struck`` those of them that went wrong.
+    ``calls`` are the requests that came, ``struck`` those of them that went wrong, ``traffic`` is what
+    passed for each that the server answered.
 
     Args:
         server: what it stands before.
         choose: what goes wrong.
+        after: told of each request that the server has answered, before the client is.
     """
 
-    def __init__(self, server: Access, choose: Choose = lambda _label: None) -> None:
+    def __init__(
+        self,
+        server: Access,
+        choose: Choose = lambda _label: None,
+        after: Callable[[Label], None] = lambda _label: None,
+    ) -> None:
         self.calls: list[Label] = []
         self.struck: list[tuple[Label, Kind]] = []
+        self.traffic: dict[Label, Traffic] = {}
         self._server = server
         address = urlsplit(server.endpoint)
         self._address = (address.hostname, address.port)
         self._choose = choose
+        self._after = after
         self._counts: Counter[Label] = Counter()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -124,7 +133,11 @@ class S3Proxy:
         if kind is Kind.FLIPPED_UP and request.body:
             request = request.flipped()
         answer = None if kind is not None and kind.spares_the_server else line.ask(request)
-        if kind is None or not (kind.spares_the_server or _can_strike(kind, request, answer)):
+        if answer is not None:
+            received = len(answer.body) if answer.has_body else 0
+            self.traffic[label] = Traffic(answer.status, len(request.body), received)
+            self._after(label)
+        if kind is None or not (kind.spares_the_server or self.traffic[label].allows(kind)):
             return _send(client, answer)
         with self._lock:
             self.struck.append((label, kind))
@@ -192,19 +205,6 @@ class _Line:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-
-def _can_strike(kind: Kind, request: Request, answer: Answer | None) -> bool:
-    """Whether there is anything to damage."""
-    if kind is Kind.FLIPPED_UP:
-        return bool(request.body)
-    if answer is None or kind in (Kind.STALL, Kind.TRUNCATED):
-        return answer is not None and answer.has_body and len(answer.body) > 0
-    if kind is Kind.FLIPPED:
-        return answer.status in (200, 206) and len(answer.body) > 0
-    if kind in (Kind.SHORT, Kind.WHOLE, Kind.WRONG_RANGE):
-        return answer.status == 206 and len(answer.body) > 1
-    return True
 
 
 def _send(client: socket.socket, answer: Answer | None) -> bool:

@@ -59,9 +59,10 @@ class Answer:
 
 
 def flip(data: bytes) -> bytes:
-    """One bit in the middle is another."""
+    """One bit of every hundredth byte is another: enough that a merge which uses the bytes must differ."""
     changed = bytearray(data)
-    changed[len(changed) // 2] ^= 0x10
+    for place in range(min(40, len(changed) // 2), len(changed), 100):
+        changed[place] ^= 0x10
     return bytes(changed)
 
 

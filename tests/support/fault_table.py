@@ -1,0 +1,57 @@
+"""What was tried against S3 and how it ended, as a table at the end of a test run.
+
+Tests note their outcomes with ``record_property``, which also brings them from processes of their own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+PROPERTY = "s3-faults"
+
+
+def note(record_property: pytest.RecordProperty, rows: Iterable[tuple[str, str]]) -> None:
+    """Put (fault, outcome) pairs on record for the table."""
+    record_property(PROPERTY, [list(row) for row in rows])  # type: ignore[operator]
+
+
+def table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines of text: a fault a line, an outcome a column."""
+    counts = Counter(rows)
+    faults = sorted({fault for fault, _ in counts})
+    outcomes = sorted({outcome for _, outcome in counts})
+    width = max(len(fault) for fault in [*faults, "fault"])
+    widths = [max(len(outcome), 6) for outcome in ["tried", *outcomes]]
+
+    def line(name: str, cells: Iterable[object]) -> str:
+        return "  ".join(
+            [name.ljust(width), *(str(cell).rjust(size) for cell, size in zip(cells, widths, strict=True))]
+        )
+
+    def numbers(chosen: Iterable[str]) -> list[int]:
+        by_outcome = [sum(counts[fault, outcome] for fault in chosen) for outcome in outcomes]
+        return [sum(by_outcome), *by_outcome]
+
+    lines = [line("fault", ["tried", *outcomes])]
+    lines += [line(fault, numbers([fault])) for fault in faults]
+    return [*lines, line("all", numbers(faults))]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table if there is anything in it."""
+    rows = [
+        (fault, outcome)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == PROPERTY
+        for fault, outcome in value
+    ]
+    if rows:
+        terminalreporter.section("faults between the merge and S3")
+        for each in table(rows):
+            terminalreporter.write_line(each)
