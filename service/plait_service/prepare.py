@@ -36,13 +36,16 @@ class Prepared:
         return any(store.is_remote for store in (*self.stores, self.output))
 
 
-def prepare(spec: MergeSpec) -> Prepared:
+def prepare(spec: MergeSpec, *, places: Stores | None = None) -> Prepared:
     """Resolve, read headers, plan. Cost: the headers of every source, read concurrently.
+
+    Args:
+        places: what opens stores; by default what the spec's ``storage`` says.
 
     Raises:
         PlanRejected: with every problem of the spec's models, their files and their tensors.
     """
-    places = Stores(spec.storage)
+    places = places or Stores(spec.storage)
     resolved = expand(spec, places)
     sources = [source for source in resolved.models if isinstance(source, Source)]
     named = [source.location for source in sources]

@@ -54,6 +54,11 @@ class Connection:
                 self._client = _make_client(self.options, self.timeout, self.concurrency)
             return self._client
 
+    @property
+    def admitted(self) -> int:
+        """Requests admitted at once, now: fewer after the store said slow down."""
+        return self._throttle.limit
+
     def submit(self, task: Callable[[], T]) -> Any:
         """Run a request ahead of its need; the future's result is the answer."""
         with self._lock:

@@ -46,6 +46,7 @@ _AGAIN: Final = {
     "OperationAborted",
     "ConditionalRequestConflict",
 }
+_FAILED: Final = {500, 502, 504, 520, 522, 524}
 _DAMAGED: Final = {
     "BadDigest",
     "InvalidDigest",
@@ -124,7 +125,7 @@ def _answered(error: boto.ClientError, doing: str, where: str) -> PlaitError:
     found = _found(error, code, status)
     if code in _SLOW or status in (429, 503):
         return SlowDown(doing, where=where, found=found, hint="Lower storage.concurrency if this goes on")
-    if code in _AGAIN or (status >= 500 and status != 501):
+    if code in _AGAIN or (status in _FAILED):
         return StoreUnavailable(doing, where=where, found=found)
     if code in _DAMAGED:
         return WrongAnswer(doing, where=where, found=found)
