@@ -7,14 +7,17 @@ looked at after each is in :meth:`tests.support.s3_job.ReferenceJob.try_with`.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
+from plait_service import driver as driver_module
 from tests.support.fault_table import note
-from tests.support.s3_faults import OPERATIONS, Fault, Kind
+from tests.support.s3_faults import OPERATIONS, Fault, Kind, kinds_for
 from tests.support.s3_job import IDENTICAL, ReferenceJob, Result, grouped, make_quick, share
+from tests.support.s3_labels import Label
 
 SHARES = 24
 """Test cases over which the faults are dealt, so that several processes take part."""
@@ -81,6 +84,25 @@ def test_every_request_outlives_each_fault_alone(
     note(record_property, rows(results))
     for result in results:
         assert_well(result)
+
+
+@pytest.mark.parametrize("kind", kinds_for(Label("PutObject", "")))
+def test_the_housekeeping_beside_the_work_outlives_it_too(
+    job: ReferenceJob, kind: Kind, monkeypatch: pytest.MonkeyPatch, record_property: pytest.RecordProperty
+) -> None:
+    """Heartbeats, looks at the claim and flushes of the journal, which a short merge has none of."""
+    monkeypatch.setattr(driver_module, "FLUSH_EVERY", 0.001)
+    monkeypatch.setattr(driver_module, "HEARTBEAT", 0.0)
+    places = [
+        Label("PutObject", "out/.plait/alive-000001-*", count=2),
+        Label("PutObject", "out/.plait/journal-000001-*-N.json"),
+    ]
+    looks = [Label("ListObjectsV2", "out/.plait/claim-", count=6)]
+    faults = [Fault(label, kind) for label in places if kind is not Kind.FLIPPED_UP or "journal" in label.key]
+    faults += [Fault(label, kind) for label in looks if kind in kinds_for(label)]
+    result = job.try_with(faults, threads=1, step=1 << 20, on_progress=lambda _progress: time.sleep(0.05))
+    note(record_property, rows([replace(result, faults=(fault,)) for fault in faults]))
+    assert_well(result)
 
 
 def two_at_random(job: ReferenceJob, seed: int) -> Result:

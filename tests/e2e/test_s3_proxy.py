@@ -15,12 +15,10 @@ from botocore.exceptions import ResponseStreamingError as BrokenBody
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 from demo.weed import Weed
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support.s3 import Bucket, new_bucket
-from tests.support.s3_faults import OPERATIONS, WRITES, Fault, Kind, kinds_for
-from tests.support.s3_labels import Label, label_of, normalised
+from tests.support.s3_faults import OPERATIONS, WRITES, Fault, Kind
+from tests.support.s3_labels import Label
 from tests.support.s3_proxy import S3Proxy, injecting
 
 SESSION = Session()
@@ -232,29 +230,3 @@ def test_bits_flip_on_their_way_to_the_store_which_notices(bucket: Bucket, label
         pytest.raises(ClientError, match=r"BadDigest|Checksum|Mismatch|SignatureDoesNotMatch"),
     ):
         every_operation(client, bucket.name)
-
-
-@given(
-    epoch=st.integers(1, 999_999),
-    driver=st.uuids(),
-    number=st.integers(0, 999_999),
-    other=st.tuples(st.uuids(), st.integers(0, 999_999)),
-)
-def test_labels_know_no_driver_and_no_journal_number(
-    epoch: int, driver: Any, number: int, other: tuple[Any, int]
-) -> None:
-    def key(name: Any, count: int) -> str:
-        return f"/bucket/out-{name.hex}/.plait/journal-{epoch:06d}-{name.hex[:12]}-{count:06d}.json"
-
-    first = label_of("PUT", key(driver, number), {})
-    assert first == label_of("PUT", key(*other), {})
-    assert first.key == f"out-*/.plait/journal-{epoch:06d}-*-N.json"
-    assert normalised("model-00001-of-00002.safetensors") == "model-00001-of-00002.safetensors"
-
-
-def test_what_fits_a_request() -> None:
-    assert Kind.SHORT in kinds_for(READ)
-    assert Kind.SHORT not in kinds_for(Label("GetObject", "plait.json"))
-    assert Kind.ERROR_IN_200 in kinds_for(Label("CompleteMultipartUpload", "x"))
-    assert Kind.EXPIRED not in kinds_for(READ)
-    assert set(kinds_for(Label("HeadObject", "x"))) < set(kinds_for(READ))

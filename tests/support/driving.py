@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -35,20 +35,24 @@ class Orders:
         spec: of the merge.
         report: a file for the steps it took, one a line, and at last its outcome or error in JSON.
         kill_at: it kills itself as it takes this step, counted from 0.
+        stop_at: it stops itself as it takes the step of this name for the first time.
         die_after_parts: it kills itself when this many parts are finished and on record; on one thread.
         pause: seconds slept after each step of work, so that there is time to kill it.
         flush_every: seconds between two flushes of its journal.
+        environment: variables that it has beside those of the fork server.
     """
 
     spec: Mapping[str, Any]
     report: Path
     kill_at: int = -1
+    stop_at: str = ""
     die_after_parts: int = -1
     pause: float = 0.0
     flush_every: float = driver_module.FLUSH_EVERY
     memory: int = 64 << 20
     threads: int = 2
     overwrite: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Gate:
@@ -90,6 +94,15 @@ def finish(process: BaseProcess, seconds: float = 120) -> int:
     return process.exitcode
 
 
+def wait_until_stopped(process: BaseProcess, seconds: float = 60) -> None:
+    """Wait for a driver that stops itself."""
+    deadline = time.monotonic() + seconds
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        if time.monotonic() > deadline or not process.is_alive():
+            raise AssertionError("a driver does not stop itself")
+        time.sleep(0.005)
+
+
 def drive(orders: Orders) -> int:
     """Run a driver in a process of its own, to its end."""
     return finish(start(orders))
@@ -118,7 +131,8 @@ def _last(orders: Orders) -> dict[str, Any]:
 
 def _drive(orders: Orders, gate: Gate | None) -> None:
     driver_module.FLUSH_EVERY = orders.flush_every  # type: ignore[misc]
-    taken = 0
+    os.environ.update(orders.environment)
+    taken, seen = 0, set[str]()
     with open(orders.report, "w", buffering=1) as report:
 
         def on_step(name: str) -> None:
@@ -126,6 +140,9 @@ def _drive(orders: Orders, gate: Gate | None) -> None:
             report.write(name + "\n")
             if taken == orders.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if name == orders.stop_at and name not in seen:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            seen.add(name)
             taken += 1
 
         def on_progress(_progress: Progress) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -116,7 +116,7 @@ class ReferenceJob:
             merge(self.spec(), **driver)
         return proxy
 
-    def try_with(self, faults: Sequence[Fault], *, clean: bool = False) -> Result:
+    def try_with(self, faults: Sequence[Fault], *, clean: bool = False, **driver: Any) -> Result:
         """Merge while this goes wrong, and look at all that must hold afterwards.
 
         The bytes are those of an undisturbed merge, or there is no model, and the merge can be done
@@ -124,15 +124,15 @@ class ReferenceJob:
         of: uploads whose creation was not answered. Sources and others' uploads are as they were.
         """
         try:
-            return self._try_with(faults, clean)
+            return self._try_with(faults, clean, driver)
         finally:
             self.clear()
 
-    def _try_with(self, faults: Sequence[Fault], clean: bool) -> Result:
+    def _try_with(self, faults: Sequence[Fault], clean: bool, driver: Mapping[str, Any]) -> Result:
         result = Result(tuple(faults), IDENTICAL)
         with self.by_proxy(injecting(faults)) as proxy:
             try:
-                merge(self.spec())
+                merge(self.spec(), **driver)
             except PlaitError as error:
                 result = replace(result, outcome=error.kind, message=str(error))
         result = replace(result, struck=len(proxy.struck))
