@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from plait_service import driver as driver_module
-from tests.support.fault_table import note
+from tests.support.fault_table import RecordProperty, note
 from tests.support.s3_faults import OPERATIONS, Fault, Kind, kinds_for
 from tests.support.s3_job import IDENTICAL, ReferenceJob, Result, grouped, make_quick, share
 from tests.support.s3_labels import Label
@@ -67,7 +67,7 @@ def test_the_reference_uses_everything_that_we_ask_of_s3(job: ReferenceJob) -> N
 
 @pytest.mark.parametrize("number", range(SHARES))
 def test_every_request_outlives_everything_that_can_befall_it(
-    job: ReferenceJob, number: int, record_property: pytest.RecordProperty
+    job: ReferenceJob, number: int, record_property: RecordProperty
 ) -> None:
     results = list(tried(job, share(job.faults(), number, SHARES)))
     note(record_property, rows(results))
@@ -78,7 +78,7 @@ def test_every_request_outlives_everything_that_can_befall_it(
 @pytest.mark.chaos
 @pytest.mark.parametrize("number", range(SHARES))
 def test_every_request_outlives_each_fault_alone(
-    job: ReferenceJob, number: int, record_property: pytest.RecordProperty
+    job: ReferenceJob, number: int, record_property: RecordProperty
 ) -> None:
     results = [job.try_with([fault]) for fault in share(job.faults(), number, SHARES)]
     note(record_property, rows(results))
@@ -88,7 +88,7 @@ def test_every_request_outlives_each_fault_alone(
 
 @pytest.mark.parametrize("kind", kinds_for(Label("PutObject", "")))
 def test_the_housekeeping_beside_the_work_outlives_it_too(
-    job: ReferenceJob, kind: Kind, monkeypatch: pytest.MonkeyPatch, record_property: pytest.RecordProperty
+    job: ReferenceJob, kind: Kind, monkeypatch: pytest.MonkeyPatch, record_property: RecordProperty
 ) -> None:
     """Heartbeats, looks at the claim and flushes of the journal, which a short merge has none of."""
     monkeypatch.setattr(driver_module, "FLUSH_EVERY", 0.001)
@@ -113,7 +113,7 @@ def two_at_random(job: ReferenceJob, seed: int) -> Result:
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_two_faults_at_random(job: ReferenceJob, seed: int, record_property: pytest.RecordProperty) -> None:
+def test_two_faults_at_random(job: ReferenceJob, seed: int, record_property: RecordProperty) -> None:
     result = two_at_random(job, seed)
     note(record_property, [("two at random", result.outcome)])
 
@@ -121,7 +121,7 @@ def test_two_faults_at_random(job: ReferenceJob, seed: int, record_property: pyt
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(50, 1050))
 def test_many_times_two_faults_at_random(
-    job: ReferenceJob, seed: int, record_property: pytest.RecordProperty
+    job: ReferenceJob, seed: int, record_property: RecordProperty
 ) -> None:
     result = two_at_random(job, seed)
     note(record_property, [("two at random", result.outcome)])

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.fault_table import table
 from tests.support.s3_faults import Fault, Kind, Traffic, kinds_for
 from tests.support.s3_job import grouped, share
 from tests.support.s3_labels import Label, label_of, normalised
@@ -60,3 +61,12 @@ def test_every_fault_is_in_one_group_of_one_share_and_meets_no_other_of_its_call
     for group in groups:
         assert len(group) <= size
         assert len({(fault.label.operation, fault.label.key) for fault in group}) == len(group)
+
+
+def test_the_table_adds_up() -> None:
+    assert table([("500", "identical"), ("reset", "identical"), ("500", "source-corrupt")]) == [
+        "fault   tried  identical  source-corrupt",
+        "500         2          1               1",
+        "reset       1          1               0",
+        "all         3          2               1",
+    ]

