@@ -40,6 +40,8 @@ class Connection:
         self.timeout = TIMEOUT if options.timeout is None else options.timeout
         self.patience = PATIENCE if options.patience is None else options.patience
         self.concurrency = CONCURRENCY if options.concurrency is None else options.concurrency
+        self.conditional_complete: bool | None = None
+        """Whether the store knows If-None-Match on completion; None until it was tried."""
         self._throttle = Throttle(self.concurrency)
         self._lock = threading.Lock()
         self._client: Any = None

@@ -212,12 +212,17 @@ class S3Store(S3Uploads):
         self._connection.call("delete_object", "removing an object", self._where(key), **self._object(key))
 
     def probe(self, key: str) -> None:
-        """Put an object twice, create-only: the second must be refused."""
+        """Put an object twice, create-only: the second must be refused. Completing is looked at apart.
+
+        What completion lacks is made up for by looking first; what PUT lacks is not.
+        """
         if self._connection.options.unsafe_without_conditional_put:
             return
         try:
             self.put(key, b"1", if_absent=True)
             kept = not self.put(key, b"2", if_absent=True)
+            if kept and self._connection.conditional_complete is None:
+                self._connection.conditional_complete = self._probe_complete(key)
         except (StoreUnsuitable, StoreRefused):
             kept = False
         finally:

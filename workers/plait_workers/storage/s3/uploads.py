@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from plait.errors import SourceChanged, SourceMissing, SpecInvalid, StoreUnavailable, UploadGone
+from plait.errors import (
+    SourceChanged,
+    SourceMissing,
+    SpecInvalid,
+    StoreRefused,
+    StoreUnavailable,
+    StoreUnsuitable,
+    UploadGone,
+)
+from plait_workers.checksums import ALGORITHMS, DEFAULT
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartLimits, PartWriter, Upload
 from plait_workers.storage.s3.checksums import to_base64
 from plait_workers.storage.s3.connection import Connection
@@ -119,28 +128,56 @@ class S3Uploads:
     def complete(self, upload: Upload, parts: Sequence[PartInfo], *, crc64nvme: str) -> ObjectInfo:
         """Create-only, with the whole object's checksum; the store compares both.
 
-        A lost answer is asked for again; the store then says that the upload is gone, and whoever
-        completes looks at what lies there.
+        A store that does not know conditional completion is looked at first. A lost answer is asked for
+        again; the store then says that the upload is gone, and whoever completes looks at what lies there.
         """
-        listed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
-        try:
-            answer = self._upload_call(
-                "complete_multipart_upload",
-                "completing an upload",
-                upload,
-                UploadId=upload.id,
-                MultipartUpload={"Parts": listed},
-                ChecksumCRC64NVME=to_base64(crc64nvme),
-                ChecksumType="FULL_OBJECT",
-                IfNoneMatch="*",
-                **self._object(upload.key),
-            )
-        except SourceChanged as error:  # 412: something lies there already
-            raise UploadGone("completing an upload", where=self._where(upload.key)) from error
+        answer = self._complete(upload, parts, crc64nvme)
         info = self.head(upload.key)
         if info is None or info.version != answer.get("ETag"):
             raise UploadGone("completing an upload", where=self._where(upload.key))
         return info
+
+    def _complete(self, upload: Upload, parts: Sequence[PartInfo], crc64nvme: str) -> dict[str, Any]:
+        conditional = self._connection.conditional_complete is not False
+        if not conditional and self.head(upload.key) is not None:
+            raise UploadGone("completing an upload", where=self._where(upload.key), found="an object there")
+        try:
+            return self._upload_call(
+                "complete_multipart_upload",
+                "completing an upload",
+                upload,
+                UploadId=upload.id,
+                MultipartUpload={"Parts": [{"PartNumber": part.number, "ETag": part.etag} for part in parts]},
+                ChecksumCRC64NVME=to_base64(crc64nvme),
+                ChecksumType="FULL_OBJECT",
+                **({"IfNoneMatch": "*"} if conditional else {}),
+                **self._object(upload.key),
+            )
+        except SourceChanged as error:  # 412: something lies there already
+            raise UploadGone("completing an upload", where=self._where(upload.key)) from error
+        except StoreUnsuitable:
+            if self._connection.conditional_complete is not None:
+                raise
+            self._connection.conditional_complete = False
+            return self._complete(upload, parts, crc64nvme)
+
+    def _probe_complete(self, key: str) -> bool:
+        """Whether completing an upload where an object lies is refused, as it was asked to be."""
+        upload = self.create_upload(key, size=1, metadata={})
+        try:
+            writer = self.begin_part(upload, 1, offset=0, size=1, step=1)
+            writer.reserve(1)[:] = b"1"
+            writer.commit()
+            crc = ALGORITHMS[DEFAULT].update(b"1", 0)
+            part = writer.finish(crc64nvme=crc)
+            self._complete(upload, [part], ALGORITHMS[DEFAULT].hexadecimal(crc))
+        except UploadGone:
+            return self._connection.conditional_complete is not False
+        except StoreRefused:
+            return False
+        finally:
+            self.abort(upload)
+        return False
 
     def head(self, key: str) -> ObjectInfo | None:
         """See the store."""
