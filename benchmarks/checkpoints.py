@@ -157,9 +157,11 @@ def link_models(folder: Path, names: Sequence[str], models: int) -> list[Path]:
     return linked
 
 
-def make_headers(folder: Path, tensors: int, models: int, shards: int) -> None:
+def make_headers(
+    folder: Path, tensors: int, models: int, shards: int, sizes: tuple[int, ...] = _EXPERT
+) -> None:
     """``base`` and K sub-models of experts, in sparse files that hold nothing but headers."""
-    recipe = {"tensors": tensors, "models": models, "shards": shards, "shape": list(_EXPERT)}
+    recipe = {"tensors": tensors, "models": models, "shards": shards, "shape": list(sizes)}
     if _is_made(folder, recipe):
         return
     roles = ("gate_proj", "up_proj", "down_proj")
@@ -167,7 +169,7 @@ def make_headers(folder: Path, tensors: int, models: int, shards: int) -> None:
         (
             f"model.layers.{index // 384}.mlp.experts.{index // 3 % 128}.{roles[index % 3]}.weight",
             _BF16,
-            _EXPERT,
+            sizes,
         )
         for index in range(tensors)
     ]
@@ -183,7 +185,7 @@ def make_headers(folder: Path, tensors: int, models: int, shards: int) -> None:
         for key, group, header in zip(keys, groups, headers, strict=True):
             with open(folder / name / key, "wb") as file:
                 file.write(header)
-                file.truncate(len(header) + 2 * prod(_EXPERT) * len(group))
+                file.truncate(len(header) + 2 * prod(sizes) * len(group))
         if shards > 1:
             (folder / name / "model.safetensors.index.json").write_text(index)
     _note_made(folder, recipe)
