@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -206,16 +206,18 @@ def _new_model(folder: Path, shape: Shape) -> None:
     (folder / "config.json").write_text(json.dumps(shape.config(), indent=2) + "\n")
 
 
-def _is_made(folder: Path, recipe: dict[str, int]) -> bool:
+def _is_made(folder: Path, recipe: Mapping[str, object]) -> bool:
     """Whether ``folder`` was made by this recipe, or by one with more sub-models."""
     try:
         found = json.loads((folder / _RECIPE).read_text())
     except FileNotFoundError:
         return False
-    return {**found, "models": 0} == {**recipe, "models": 0} and int(found["models"]) >= recipe["models"]
+    return {**found, "models": 0} == {**recipe, "models": 0} and int(found["models"]) >= int(
+        str(recipe["models"])
+    )
 
 
-def _note_made(folder: Path, recipe: dict[str, int]) -> None:
+def _note_made(folder: Path, recipe: Mapping[str, object]) -> None:
     (folder / _RECIPE).write_text(json.dumps(recipe) + "\n")
 
 
