@@ -18,22 +18,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from plait.errors import CommitUnknown, OutputClaimed, OutputExists, UploadGone
-from plait_workers.checkpoint.model import CONFIG, INDEX, is_plain_name
-from plait_workers.job import OutShard
-from plait_workers.storage.base import ObjectInfo, ObjectStore, Upload
+from plait.errors import OutputClaimed, OutputExists, UploadGone
+from plait_service.existing import PRIVATE, is_done, published_fingerprint, read_plain, remove_result
+from plait_workers.storage.base import ObjectStore, Upload
 
-MANIFEST: Final = "plait.json"
-PRIVATE: Final = ".plait/"
 EXPIRY: Final = 60.0
 """Seconds without a heartbeat after which a driver counts as gone."""
 HEARTBEAT: Final = 5.0
 """Seconds between heartbeats."""
-FINGERPRINT: Final = "plait-fingerprint"
-"""The metadata key under which every object of a result carries its fingerprint."""
-_LIMIT: Final = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,32 +41,18 @@ class Claim:
     joined: bool = False
 
 
-def _claim_key(epoch: int) -> str:
+def claim_key(epoch: int) -> str:
+    """Where an epoch's claim lies."""
     return f"{PRIVATE}claim-{epoch:06d}.json"
 
 
-def _uploads_key(epoch: int) -> str:
+def uploads_key(epoch: int) -> str:
+    """Where its list of uploads lies."""
     return f"{PRIVATE}uploads-{epoch:06d}.json"
 
 
 def _alive_key(epoch: int, driver: str) -> str:
     return f"{PRIVATE}alive-{epoch:06d}-{driver}"
-
-
-def _json(store: ObjectStore, key: str) -> Any:
-    data = store.get(key, limit=_LIMIT)
-    try:
-        return None if data is None else json.loads(data)
-    except ValueError:
-        return {}
-
-
-def published_fingerprint(store: ObjectStore) -> str | None:
-    """The fingerprint of the manifest that lies at an output; "" for a manifest that has none."""
-    manifest = _json(store, MANIFEST)
-    if manifest is None:
-        return None
-    return str(manifest.get("fingerprint", "")) if isinstance(manifest, dict) else ""
 
 
 def take_claim(
@@ -100,7 +80,7 @@ def take_claim(
             claim = Claim(epoch=epoch, driver=driver, fingerprint=fingerprint, joined=True)
             heartbeat(store, claim)
             if overwrite:  # whoever began this may have been killed before all of the old result was gone
-                _remove_result(store, keys, keep=fingerprint)
+                remove_result(store, keys, keep=fingerprint)
             return claim
         if epoch and holder != fingerprint and not overwrite:
             _refuse_living(store, epoch, holder)
@@ -108,12 +88,12 @@ def take_claim(
         store.probe(f"{PRIVATE}probe-{driver}")
         heartbeat(store, claim)
         data = json.dumps({"fingerprint": fingerprint, "driver": driver}).encode()
-        if store.put(_claim_key(claim.epoch), data, if_absent=True):
+        if store.put(claim_key(claim.epoch), data, if_absent=True):
             break
         store.delete(_alive_key(claim.epoch, driver))
     _fence(store, claim.epoch)
     if overwrite:
-        _remove_result(store, keys)
+        remove_result(store, keys)
         return claim
     try:  # somebody may have published, and tidied up, after the first look and before the claim
         if not is_done(store, fingerprint, keys):
@@ -126,7 +106,7 @@ def take_claim(
 
 
 def _drop(store: ObjectStore, claim: Claim) -> None:
-    for key in (_alive_key(claim.epoch, claim.driver), _claim_key(claim.epoch)):
+    for key in (_alive_key(claim.epoch, claim.driver), claim_key(claim.epoch)):
         store.delete(key)
 
 
@@ -134,7 +114,7 @@ def _newest(store: ObjectStore) -> tuple[int, str]:
     epochs = [info.key for info in store.list(f"{PRIVATE}claim-")]
     if not epochs:
         return 0, ""
-    claim = _json(store, epochs[-1])
+    claim = read_plain(store, epochs[-1])
     number = int(epochs[-1].removeprefix(f"{PRIVATE}claim-").removesuffix(".json"))
     return number, str((claim or {}).get("fingerprint", ""))
 
@@ -178,7 +158,7 @@ def begin_anew(store: ObjectStore, claim: Claim) -> Claim:
     later = replace(claim, epoch=claim.epoch + 1, joined=False)
     heartbeat(store, later)
     data = json.dumps({"fingerprint": later.fingerprint, "driver": later.driver}).encode()
-    if store.put(_claim_key(later.epoch), data, if_absent=True):
+    if store.put(claim_key(later.epoch), data, if_absent=True):
         return later
     store.delete(_alive_key(later.epoch, later.driver))
     return follow(store, claim)
@@ -220,137 +200,25 @@ def _refuse_living(store: ObjectStore, epoch: int, holder: str) -> None:
             )
 
 
-def is_done(store: ObjectStore, fingerprint: str, keys: Sequence[str]) -> bool:
-    """Whether this result is published; raises ``OutputExists`` if something else lies there."""
-    published = published_fingerprint(store)
-    if published == fingerprint:
-        return True
-    try:
-        _refuse_existing(store, fingerprint, keys, published)
-    except OutputExists:
-        if published_fingerprint(store) == fingerprint:  # published, and tidied up, while we looked
-            return True
-        raise
-    return False
-
-
-def _refuse_existing(
-    store: ObjectStore, fingerprint: str, keys: Sequence[str], published: str | None
-) -> None:
-    """Raise ``OutputExists`` if another result, or a foreign file, lies where ours would go."""
-    hint = "Choose another output, or replace this one with --overwrite"
-    if published is not None:
-        raise OutputExists(
-            "the output holds another result",
-            where=f"{store.uri}/{MANIFEST}",
-            found=f"fingerprint {published[:12]}",
-            hint=hint,
-        )
-    for key in dict.fromkeys((CONFIG, INDEX, *keys, *_tensor_files(store))):
-        info = store.head(key)
-        if info is not None and info.metadata.get(FINGERPRINT) != fingerprint:
-            raise OutputExists("the output is not empty", where=f"{store.uri}/{key}", hint=hint)
-
-
 def _fence(store: ObjectStore, epoch: int) -> None:
     """After this no driver of an earlier epoch can complete a shard."""
     for earlier in range(1, epoch):
-        store.put(_uploads_key(earlier), b"{}", if_absent=True)
-        for upload in _shared_uploads(store, earlier).values():
+        store.put(uploads_key(earlier), b"{}", if_absent=True)
+        for upload in uploads_of(store, earlier).values():
             store.abort(upload)
 
 
-def _remove_result(store: ObjectStore, keys: Sequence[str], *, keep: str | None = None) -> None:
-    """First what makes a model visible, then the rest: for a while there is none, never a mixed one.
-
-    Objects of the fingerprint ``keep`` stay.
-    """
-    for key in dict.fromkeys((MANIFEST, CONFIG, INDEX, *keys, *_old_files(store), *_tensor_files(store))):
-        info = store.head(key)
-        if info is not None and (keep is None or info.metadata.get(FINGERPRINT) != keep):
-            store.delete(key)
-
-
-def _old_files(store: ObjectStore) -> list[str]:
-    """The small files of the result that lies there."""
-    manifest = _json(store, MANIFEST)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    return [name for name in files if is_plain_name(name)] if isinstance(files, dict) else []
-
-
-def _tensor_files(store: ObjectStore) -> list[str]:
-    return [info.key for info in store.list(deep=False) if info.key.endswith(".safetensors")]
-
-
-def shared_uploads(store: ObjectStore, working: Sequence[str]) -> list[Upload]:
-    """All uploads that any epoch lists, of these working files."""
-    prefix = _uploads_key(0).removesuffix("000000.json")
-    epochs = [int(key[len(prefix) :].removesuffix(".json")) for key in working if key.startswith(prefix)]
-    return [upload for epoch in epochs for upload in _shared_uploads(store, epoch).values()]
-
-
-def _shared_uploads(store: ObjectStore, epoch: int) -> dict[str, Upload]:
-    listed = _json(store, _uploads_key(epoch)) or {}
+def uploads_of(store: ObjectStore, epoch: int) -> dict[str, Upload]:
+    """The uploads that an epoch's drivers share, by shard."""
+    listed = read_plain(store, uploads_key(epoch)) or {}
     return {key: Upload(key=key, id=item["id"], size=item["size"]) for key, item in listed.items()}
 
 
-def is_usable(store: ObjectStore, claim: Claim, upload: Upload) -> bool:
-    """Whether a shard is in the making, or has been made."""
-    try:
-        store.list_parts(upload)
-    except UploadGone:
-        return is_ours(store.head(upload.key), claim, upload.size)
-    return True
-
-
-def is_ours(info: ObjectInfo | None, claim: Claim, size: int) -> bool:
-    """Whether an object is of this merge."""
-    return info is not None and info.size == size and info.metadata.get(FINGERPRINT) == claim.fingerprint
-
-
-def _inherited(store: ObjectStore, claim: Claim) -> dict[str, Upload]:
-    """What can be used of the uploads of the epoch before, if that was of the same merge."""
-    before = _json(store, _claim_key(claim.epoch - 1)) if claim.epoch > 1 else None
-    if not isinstance(before, dict) or before.get("fingerprint") != claim.fingerprint:
-        return {}
-    uploads = _shared_uploads(store, claim.epoch - 1)
-    return {key: upload for key, upload in uploads.items() if is_usable(store, claim, upload)}
-
-
-def share_uploads(store: ObjectStore, claim: Claim, shards: Sequence[OutShard]) -> list[Upload]:
-    """The uploads of each shard that all drivers of this epoch use: one driver's win, the others' go.
-
-    Raises:
-        OutputClaimed: a later epoch fenced this one off.
-    """
-    if store.head(_uploads_key(claim.epoch)) is None:
-        metadata = {FINGERPRINT: claim.fingerprint}
-        own: list[Upload] = []
-        listed = won = False
-        try:
-            uploads = _inherited(store, claim)
-            for shard in shards:
-                if shard.key not in uploads:
-                    own.append(store.create_upload(shard.key, size=shard.size, metadata=metadata))
-                    uploads[shard.key] = own[-1]
-            data = {key: {"id": upload.id, "size": upload.size} for key, upload in uploads.items()}
-            listed = store.put(_uploads_key(claim.epoch), json.dumps(data).encode(), if_absent=True)
-            if listed:  # nobody fences off an epoch that is over and tidied up: look once more
-                check_claim(store, claim)
-                won = True
-        finally:
-            if not won:
-                if listed:
-                    store.delete(_uploads_key(claim.epoch))
-                for upload in own:
-                    store.abort(upload)
-    shared = _shared_uploads(store, claim.epoch)
-    if not shared:
-        check_claim(store, claim)
-        raise CommitUnknown(
-            "the list of uploads disappeared", where=f"{store.uri}/{_uploads_key(claim.epoch)}"
-        )
-    return [shared[shard.key] for shard in shards]
+def all_uploads(store: ObjectStore, working: Sequence[str]) -> list[Upload]:
+    """All uploads that any epoch lists, of these working files."""
+    prefix = uploads_key(0).removesuffix("000000.json")
+    epochs = [int(key[len(prefix) :].removesuffix(".json")) for key in working if key.startswith(prefix)]
+    return [upload for epoch in epochs for upload in uploads_of(store, epoch).values()]
 
 
 def clean_up(store: ObjectStore) -> None:

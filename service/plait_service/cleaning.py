@@ -7,14 +7,8 @@ from dataclasses import dataclass
 
 from plait.errors import OutputClaimed, SpecInvalid
 from plait.uri import parse_uri
-from plait_service.claim import (
-    EXPIRY,
-    PRIVATE,
-    clean_up,
-    published_fingerprint,
-    shared_uploads,
-    youngest_heartbeat,
-)
+from plait_service.claim import EXPIRY, all_uploads, clean_up, youngest_heartbeat
+from plait_service.existing import PRIVATE, published_fingerprint
 from plait_workers.storage.base import Upload
 from plait_workers.storage.registry import open_store
 
@@ -52,7 +46,7 @@ def find_leftovers(uri: str) -> Leftovers:
     """
     store = open_store(parse_uri(uri))
     working = tuple(info.key for info in store.list(PRIVATE) if _is_working(info.key))
-    listed = {upload.id: upload for upload in shared_uploads(store, working)}
+    listed = {upload.id: upload for upload in all_uploads(store, working)}
     pending = list(store.list_uploads())
     return Leftovers(
         uri=store.uri,

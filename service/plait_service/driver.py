@@ -35,13 +35,11 @@ from plait_service.claim import (
     clean_up,
     follow,
     heartbeat,
-    is_usable,
-    published_fingerprint,
     release,
-    share_uploads,
     take_claim,
 )
 from plait_service.executor import ThreadExecutor
+from plait_service.existing import published_fingerprint
 from plait_service.journal import Journal, finished_parts, read_journals
 from plait_service.manifest import build_manifest
 from plait_service.plan import needs_agreement
@@ -50,6 +48,7 @@ from plait_service.prepare import Prepared
 from plait_service.publish import publish
 from plait_service.small_files import CARD, output_keys, small_files
 from plait_service.source_checks import check_sources
+from plait_service.uploads import is_usable, share_uploads
 from plait_workers.job import Unit
 from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import Upload

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from plait import __version__
 from plait.errors import OutputCorrupt
-from plait_service.claim import MANIFEST
+from plait_service.existing import MANIFEST
 from plait_service.plan import ALGORITHM, Plan
 from plait_service.publish import shard_crc
 from plait_workers.job import Action, SourceFile, Unit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plait.errors import NoSpace, PlaitError, SpecInvalid
 from plait.sizes import format_size
-from plait_service.claim import PRIVATE, is_done, published_fingerprint
+from plait_service.existing import PRIVATE, is_done, published_fingerprint
 from plait_service.plan import Plan
 from plait_service.small_files import output_keys
 from plait_workers.storage.base import ObjectStore

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from awscrt.checksums import combine_crc64nvme
 
 from plait.errors import CommitUnknown, StoreRefused, UploadGone
-from plait_service.claim import FINGERPRINT, MANIFEST, Claim, check_claim, is_ours, published_fingerprint
+from plait_service.claim import Claim, check_claim
+from plait_service.existing import FINGERPRINT, MANIFEST, is_ours, published_fingerprint
 from plait_workers.checkpoint.model import CONFIG, INDEX
 from plait_workers.job import Job, Unit
 from plait_workers.part_pass import PartRecord
@@ -85,7 +86,7 @@ def _complete(store: ObjectStore, claim: Claim, upload: Upload, records: Sequenc
             store.complete(upload, _listed(store, upload, records), crc64nvme=crc)
     except UploadGone:
         info = store.head(upload.key)
-        if is_ours(info, claim, upload.size) and info and info.crc64nvme in (crc, None):
+        if is_ours(info, claim.fingerprint, upload.size) and info and info.crc64nvme in (crc, None):
             return
         check_claim(store, claim)
         if info is None:  # aborted by somebody: it is made again
@@ -120,7 +121,7 @@ def _put(store: ObjectStore, claim: Claim, key: str, data: bytes) -> None:
     if store.put(key, data, if_absent=True, metadata={FINGERPRINT: claim.fingerprint}):
         return
     info = store.head(key)
-    if not is_ours(info, claim, len(data)):
+    if not is_ours(info, claim.fingerprint, len(data)):
         check_claim(store, claim)
         raise CommitUnknown(
             "a file of somebody else lies where ours would go",
@@ -133,7 +134,7 @@ def _put(store: ObjectStore, claim: Claim, key: str, data: bytes) -> None:
 def _look(store: ObjectStore, claim: Claim, shards: Mapping[str, int], files: Mapping[str, bytes]) -> None:
     for key, size in {**shards, **{key: len(data) for key, data in files.items()}}.items():
         info = store.head(key)
-        if not is_ours(info, claim, size):
+        if not is_ours(info, claim.fingerprint, size):
             raise CommitUnknown(
                 "an object of the result changed before it was published",
                 where=f"{store.uri}/{key}",

@@ -16,7 +16,7 @@ from awscrt.checksums import crc64nvme
 from plait.errors import OutputCorrupt, PlaitError, PlanRejected, SourceChanged
 from plait.spec import MergeSpec
 from plait.uri import parse_uri
-from plait_service.claim import MANIFEST
+from plait_service.existing import MANIFEST
 from plait_service.manifest import read_manifest
 from plait_service.prepare import Prepared, prepare
 from plait_workers.job import Unit

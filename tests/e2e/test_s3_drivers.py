@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from plait_service import claim
-from plait_service.claim import MANIFEST
 from plait_service.driver import Driver
+from plait_service.existing import MANIFEST
 from tests.support.driving import (
     Gate,
     Orders,

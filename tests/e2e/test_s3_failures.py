@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from plait.errors import NoSpace
-from plait_service.claim import MANIFEST
+from plait_service.existing import MANIFEST
 from plait_workers.storage import local
 from tests.support.merging import digests, fails, merge, model_files, prepared_of, working_files
 from tests.support.s3_faults import WRITES, Kind

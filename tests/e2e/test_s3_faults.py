@@ -21,7 +21,7 @@ from tests.support.s3_labels import Label
 
 SHARES = 24
 """Test cases over which the faults are dealt, so that several processes take part."""
-TOGETHER = 10
+TOGETHER = 16
 """Faults in one merge. If such a merge does not go well, each of its faults is tried alone."""
 
 

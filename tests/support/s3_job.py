@@ -14,8 +14,8 @@ import pytest
 from botocore.loaders import create_loader
 
 from plait.errors import PlaitError
-from plait_service.claim import MANIFEST, PRIVATE
 from plait_service.cleaning import Leftovers, find_leftovers, remove_leftovers
+from plait_service.existing import MANIFEST, PRIVATE
 from plait_workers.storage.s3 import connection
 from tests.support.checkpoints import Shapes, make_family
 from tests.support.merging import merge
