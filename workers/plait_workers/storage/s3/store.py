@@ -1,46 +1,35 @@
-"""A prefix of a bucket as a store: looking, listing, small objects. Uploads are in ``uploads``."""
+"""A prefix of a bucket as a store: what ``objects`` does, and multipart uploads, which make large objects."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from email.utils import parsedate_to_datetime
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from plait.errors import (
     SourceChanged,
     SourceMissing,
-    SpecInvalid,
     StoreRefused,
     StoreUnavailable,
     StoreUnsuitable,
+    UploadGone,
 )
 from plait.spec_storage import StoreOptions
 from plait_workers.checksums import ALGORITHMS, DEFAULT
-from plait_workers.storage.base import ObjectInfo, RangeReader
-from plait_workers.storage.s3.checksums import full_object, to_base64
+from plait_workers.storage.base import ObjectInfo, PartInfo, PartLimits, PartWriter, Upload
+from plait_workers.storage.s3.checksums import to_base64
 from plait_workers.storage.s3.connection import Connection
-from plait_workers.storage.s3.errors import WrongAnswer
-from plait_workers.storage.s3.reader import Pinned, S3Reader
-from plait_workers.storage.s3.uploads import S3Uploads
+from plait_workers.storage.s3.objects import S3Objects
+from plait_workers.storage.s3.parts import S3PartWriter
 
+LIMITS: Final = PartLimits(smallest=5 << 20, largest=5 << 30, most=10_000)
 _PRIVATE = ".plait/"
-_VERSION_MARK = "@"
 
 
-class S3Store(S3Uploads):
-    """Objects below ``s3://bucket/prefix``. Shared by threads; pickled without its connection.
+class S3Store(S3Objects):
+    """Objects below ``s3://bucket/prefix``, and uploads, to which any process may add parts that knows an id.
 
-    Args:
-        bucket, prefix: the root; the prefix has no slash at its end.
-        connection: shared by all stores of equal options in this process.
+    Shared by threads; pickled without its connection.
     """
-
-    def __init__(self, bucket: str, prefix: str, connection: Connection) -> None:
-        self._bucket = bucket
-        self._prefix = f"{prefix}/" if prefix else ""
-        self._connection = connection
 
     def __repr__(self) -> str:
         return f"S3Store({self.uri!r})"
@@ -48,168 +37,14 @@ class S3Store(S3Uploads):
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self._bucket, self._prefix.rstrip("/"), self._connection.options))
 
-    def now(self) -> float:
-        """The clock that writes Last-Modified, to the second: the Date of an answer."""
-        answer = self._head(f"{_PRIVATE}clock")
-        metadata = answer["ResponseMetadata"] if answer else self._missing_answer
-        date = metadata.get("HTTPHeaders", {}).get("date")
-        return time.time() if date is None else parsedate_to_datetime(date).timestamp()
-
-    def free_bytes(self) -> int | None:
-        """A bucket has no end."""
-        return None
+    @property
+    def part_limits(self) -> PartLimits | None:
+        """S3's own."""
+        return LIMITS
 
     def check_writable(self) -> None:
         """Begin an upload and abort it: nothing else tells without leaving something."""
         self.abort(self.create_upload(f"{_PRIVATE}permission", size=0, metadata={}))
-
-    def _head(self, key: str) -> dict[str, Any] | None:
-        try:
-            return self._connection.call(
-                "head_object",
-                "looking at an object",
-                self._where(key),
-                ChecksumMode="ENABLED",
-                **self._object(key, read=True),
-            )
-        except SourceMissing as error:
-            if "NoSuchBucket" in str(error.found):
-                raise
-            cause = error.__cause__
-            self._missing_answer: dict[str, Any] = getattr(cause, "response", {}).get("ResponseMetadata", {})
-            return None
-
-    def head(self, key: str) -> ObjectInfo | None:
-        """Size, ETag, metadata and checksums."""
-        answer = self._head(key)
-        return None if answer is None else self._info(key, answer, int(answer["ContentLength"]))
-
-    def _info(self, key: str, answer: Mapping[str, Any], size: int) -> ObjectInfo:
-        version, number = str(answer["ETag"]), answer.get("VersionId")
-        by_version = self._connection.options.pin == "version" and number not in (None, "null")
-        return ObjectInfo(
-            key=key,
-            size=size,
-            version=version,
-            modified=answer["LastModified"].timestamp(),
-            metadata=answer.get("Metadata", {}),
-            checksums=full_object(answer),
-            pin=f"{version}{_VERSION_MARK}{number}" if by_version else "",
-        )
-
-    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[ObjectInfo]:
-        """Pages of a thousand; metadata and checksums are left out."""
-        found = []
-        for page in self._pages(prefix, deep=deep):
-            for item in page.get("Contents", ()):
-                key = item["Key"].removeprefix(self._prefix)
-                hidden = key.startswith(_PRIVATE) and not prefix.startswith(_PRIVATE.rstrip("/"))
-                if key and not key.endswith("/") and not hidden:
-                    found.append(self._info(key, item, int(item["Size"])))
-        # AWS sorts by the bytes of a key; others have folders of their own order.
-        yield from sorted(found, key=lambda info: info.key)
-
-    def folders(self, prefix: str = "") -> Iterator[str]:
-        """Common prefixes, without a page of the objects below them."""
-        found = set()
-        for page in self._pages(prefix, deep=False):
-            for item in page.get("CommonPrefixes", ()):
-                found.add(item["Prefix"].removeprefix(self._prefix + prefix).rstrip("/"))
-        yield from sorted(found - {"", _PRIVATE.rstrip("/")})
-
-    def _pages(self, prefix: str, *, deep: bool) -> Iterator[dict[str, Any]]:
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._object(prefix)["Key"]}
-        if not deep:
-            arguments["Delimiter"] = "/"
-        if self._connection.options.requester_pays:
-            arguments["RequestPayer"] = "requester"
-        while True:
-            page = self._connection.call("list_objects_v2", "listing a folder", self.uri, **arguments)
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            arguments["ContinuationToken"] = page["NextContinuationToken"]
-
-    def get(self, key: str, *, limit: int) -> bytes | None:
-        """One request; the whole object's checksum, where the store keeps one, is compared."""
-        where = self._where(key)
-
-        def once() -> bytes | None:
-            try:
-                answer = self._connection.once(
-                    "get_object",
-                    "reading an object",
-                    where,
-                    ChecksumMode="ENABLED",
-                    **self._object(key, read=True),
-                )
-            except SourceMissing as error:
-                if "NoSuchBucket" in str(error.found):
-                    raise
-                return None
-            with closing(answer["Body"]) as body:
-                if int(answer["ContentLength"]) > limit:
-                    raise SpecInvalid(
-                        "an object is too large", where=where, expected=f"at most {limit} bytes"
-                    )
-                data: bytes = self._connection.guarded(body.read, "reading an object", where)
-            _compare(answer, data, where)
-            return data
-
-        return self._connection.attempt(once)
-
-    def open(self, key: str, version: str, *, bulk: bool = False) -> RangeReader:
-        """A reader that sends the ETag with each request; in bulk no look is taken before."""
-        etag, _, number = version.partition(_VERSION_MARK)
-        pinned = Pinned(
-            bucket=self._bucket,
-            key=self._object(key)["Key"],
-            where=self._where(key),
-            etag=etag,
-            version_id=number or None,
-            requester_pays=bool(self._connection.options.requester_pays),
-        )
-        return S3Reader(self._connection, pinned)
-
-    def put(
-        self, key: str, data: bytes, *, if_absent: bool = False, metadata: Mapping[str, str] | None = None
-    ) -> bool:
-        """One request. If an answer was lost, what lies there tells whether it was ours."""
-        where = self._where(key)
-        crc = ALGORITHMS[DEFAULT]
-        arguments = {
-            **self._object(key),
-            **self._encryption(),
-            "Body": data,
-            "Metadata": dict(metadata or {}),
-            "ChecksumCRC64NVME": to_base64(crc.hexadecimal(crc.update(data, 0))),
-        }
-        if if_absent:
-            arguments["IfNoneMatch"] = "*"
-        lost = False
-
-        def once() -> bool:
-            nonlocal lost
-            try:
-                self._connection.once("put_object", "writing an object", where, **arguments)
-            except StoreUnavailable:
-                lost = True
-                raise
-            except SourceChanged:  # 412: there is one
-                return lost and self._is_same(key, data, metadata)
-            return True
-
-        return self._connection.attempt(once)
-
-    def _is_same(self, key: str, data: bytes, metadata: Mapping[str, str] | None) -> bool:
-        info = self.head(key)
-        if info is None or info.size != len(data) or dict(info.metadata) != dict(metadata or {}):
-            return False
-        return self.get(key, limit=len(data)) == data
-
-    def delete(self, key: str) -> None:
-        """One request; none there is success."""
-        self._connection.call("delete_object", "removing an object", self._where(key), **self._object(key))
 
     def probe(self, key: str) -> None:
         """Put an object twice, create-only: the second must be refused. Completing is looked at apart.
@@ -235,12 +70,140 @@ class S3Store(S3Uploads):
                 hint="Use one that does, or accept that: storage: {unsafe_without_conditional_put: true}",
             )
 
+    def create_upload(self, key: str, *, size: int, metadata: Mapping[str, str]) -> Upload:
+        """One request. If its answer is lost, an upload stays that nobody knows; ``plait clean`` lists it."""
+        answer = self._connection.call(
+            "create_multipart_upload",
+            "beginning an upload",
+            self._where(key),
+            Metadata=dict(metadata),
+            ChecksumAlgorithm="CRC64NVME",
+            ChecksumType="FULL_OBJECT",
+            **self._object(key),
+            **self._encryption(),
+        )
+        return Upload(key=key, id=str(answer["UploadId"]), size=size)
 
-def _compare(answer: Mapping[str, Any], data: bytes, where: str) -> None:
-    for name, digits in full_object(answer).items():
-        found = ALGORITHMS[name].hexadecimal(ALGORITHMS[name].update(data, 0))
-        if found != digits:
-            raise WrongAnswer("reading an object", where=where, expected=f"{name} {digits}", found=found)
+    def part_buffer_bytes(self, part_size: int, step: int) -> int:
+        """The whole part: its checksum goes before its bytes."""
+        return part_size
+
+    def begin_part(self, upload: Upload, number: int, *, offset: int, size: int, step: int) -> PartWriter:
+        """Filled in memory, sent when it is whole."""
+        return S3PartWriter(
+            connection=self._connection,
+            upload=upload,
+            number=number,
+            size=size,
+            step=step,
+            where=self._where(upload.key),
+            request=self._object(upload.key),
+        )
+
+    def flush(self, upload: Upload) -> None:
+        """A part whose upload was answered is durable."""
+
+    def list_parts(self, upload: Upload) -> Sequence[PartInfo]:
+        """All pages of a thousand."""
+        parts: list[PartInfo] = []
+        arguments: dict[str, Any] = {**self._object(upload.key), "UploadId": upload.id}
+        while True:
+            page = self._upload_call("list_parts", "listing parts", upload, **arguments)
+            parts += [
+                PartInfo(number=int(part["PartNumber"]), size=int(part["Size"]), etag=str(part["ETag"]))
+                for part in page.get("Parts", ())
+            ]
+            if not page.get("IsTruncated"):
+                return sorted(parts, key=lambda part: part.number)
+            arguments["PartNumberMarker"] = page["NextPartNumberMarker"]
+
+    def _upload_call(self, operation: str, doing: str, upload: Upload, **arguments: Any) -> dict[str, Any]:
+        try:
+            return self._connection.call(operation, doing, self._where(upload.key), **arguments)
+        except SourceMissing as error:  # some servers say no more than 404
+            if "NoSuchBucket" in str(error.found):
+                raise
+            raise UploadGone(doing, where=self._where(upload.key)) from error
+
+    def complete(self, upload: Upload, parts: Sequence[PartInfo], *, crc64nvme: str) -> ObjectInfo:
+        """Create-only, with the whole object's checksum; the store compares both.
+
+        A store that does not know conditional completion is looked at first. A lost answer is asked for
+        again; the store then says that the upload is gone, and whoever completes looks at what lies there.
+        """
+        answer = self._complete(upload, parts, crc64nvme)
+        info = self.head(upload.key)
+        if info is None or info.version != answer.get("ETag"):
+            raise UploadGone("completing an upload", where=self._where(upload.key))
+        return info
+
+    def _complete(self, upload: Upload, parts: Sequence[PartInfo], crc64nvme: str) -> dict[str, Any]:
+        conditional = self._connection.conditional_complete is not False
+        if not conditional and self.head(upload.key) is not None:
+            raise UploadGone("completing an upload", where=self._where(upload.key), found="an object there")
+        try:
+            return self._upload_call(
+                "complete_multipart_upload",
+                "completing an upload",
+                upload,
+                UploadId=upload.id,
+                MultipartUpload={"Parts": [{"PartNumber": part.number, "ETag": part.etag} for part in parts]},
+                ChecksumCRC64NVME=to_base64(crc64nvme),
+                ChecksumType="FULL_OBJECT",
+                **({"IfNoneMatch": "*"} if conditional else {}),
+                **self._object(upload.key),
+            )
+        except SourceChanged as error:  # 412: something lies there already
+            raise UploadGone("completing an upload", where=self._where(upload.key)) from error
+        except StoreUnsuitable:
+            if self._connection.conditional_complete is not None:
+                raise
+            self._connection.conditional_complete = False
+            return self._complete(upload, parts, crc64nvme)
+
+    def _probe_complete(self, key: str) -> bool:
+        """Whether completing an upload where an object lies is refused, as it was asked to be."""
+        upload = self.create_upload(key, size=1, metadata={})
+        try:
+            writer = self.begin_part(upload, 1, offset=0, size=1, step=1)
+            writer.reserve(1)[:] = b"1"
+            writer.commit()
+            crc = ALGORITHMS[DEFAULT].update(b"1", 0)
+            part = writer.finish(crc64nvme=crc)
+            self._complete(upload, [part], ALGORITHMS[DEFAULT].hexadecimal(crc))
+        except UploadGone:
+            return self._connection.conditional_complete is not False
+        except StoreRefused:
+            return False
+        finally:
+            self.abort(upload)
+        return False
+
+    def list_uploads(self) -> Iterator[Upload]:
+        """All pages; sizes are not known."""
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix}
+        while True:
+            page = self._connection.call("list_multipart_uploads", "listing uploads", self.uri, **arguments)
+            for item in page.get("Uploads", ()):
+                key = str(item["Key"]).removeprefix(self._prefix)
+                yield Upload(key=key, id=str(item["UploadId"]), size=0)
+            if not page.get("IsTruncated"):
+                return
+            arguments["KeyMarker"] = page["NextKeyMarker"]
+            arguments["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    def abort(self, upload: Upload) -> None:
+        """Until the store no longer knows it: a part that was under way may outlive the first abort."""
+        arguments = {**self._object(upload.key), "UploadId": upload.id}
+        for _ in range(10):
+            try:
+                self._upload_call("abort_multipart_upload", "aborting an upload", upload, **arguments)
+                self._upload_call("list_parts", "aborting an upload", upload, MaxParts=1, **arguments)
+            except UploadGone:
+                return
+        raise StoreUnavailable(
+            "aborting an upload", where=self._where(upload.key), found="an upload that comes back"
+        )
 
 
 def _rebuild(bucket: str, prefix: str, options: StoreOptions) -> S3Store:
