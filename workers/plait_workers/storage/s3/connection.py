@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-import botocore.session
-from botocore.config import Config
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from plait.errors import StoreUnavailable
 from plait.spec_storage import StoreOptions
+from plait_workers.storage.s3.client import make_client
 from plait_workers.storage.s3.errors import SlowDown, WrongAnswer, map_error
 from plait_workers.storage.s3.throttle import Throttle
 
@@ -53,7 +51,7 @@ class Connection:
         """The botocore client; made on first use, which takes a fifth of a second."""
         with self._lock:
             if self._client is None:
-                self._client = _make_client(self.options, self.timeout, self.concurrency)
+                self._client = make_client(self.options, timeout=self.timeout, concurrency=self.concurrency)
             return self._client
 
     @property
@@ -131,40 +129,3 @@ class Connection:
         if isinstance(error, WrongAnswer) and state.attempt_number >= _WRONG_ANSWERS:
             return True
         return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= self.patience
-
-
-def _make_client(options: StoreOptions, timeout: float, concurrency: int) -> Any:
-    session = botocore.session.get_session()
-    style = _addressing(options, session)
-    config = Config(
-        # One layer of retries: ours, as botocore's does not know what a lost answer means here.
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        connect_timeout=min(timeout, 10.0),
-        read_timeout=timeout,
-        max_pool_connections=2 * concurrency,
-        tcp_keepalive=True,
-        # Parts carry the checksum that the merge has anyway; nothing is hashed twice.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"payload_signing_enabled": False, **({"addressing_style": style} if style else {})},
-        user_agent_extra="plait",
-    )
-    return session.create_client(
-        "s3", region_name=options.region, endpoint_url=options.endpoint_url, config=config
-    )
-
-
-def _addressing(options: StoreOptions, session: Any) -> str | None:
-    """Servers of one's own rarely have a host name for each bucket; AWS has."""
-    if options.path_style is not None:
-        return "path" if options.path_style else "virtual"
-    profile = session.get_scoped_config()
-    named = (
-        options.endpoint_url,
-        os.environ.get("AWS_ENDPOINT_URL_S3"),
-        os.environ.get("AWS_ENDPOINT_URL"),
-        profile.get("endpoint_url"),
-        profile.get("services"),
-    )
-    endpoint = next((value for value in named if value), None)
-    return "path" if endpoint and "amazonaws.com" not in str(endpoint) else None
