@@ -189,8 +189,12 @@ class MergeSpec(_Frozen):
         }
         return self.model_copy(update={"models": models, **uris})
 
-    def to_yaml(self) -> str:
-        """The spec as YAML; :func:`plait.spec.load_spec` reads it back as an equal spec."""
+    def to_yaml(self, *, storage: bool = True) -> str:
+        """The spec as YAML; :func:`plait.spec.load_spec` reads it back as an equal spec.
+
+        Args:
+            storage: whether to say how stores are spoken to, which is no part of what the result is.
+        """
         from plait.yaml_writer import write_yaml
 
         data = self.model_dump(mode="json", exclude_none=True)
@@ -199,7 +203,7 @@ class MergeSpec(_Frozen):
         data["method"] = self.method.model_dump(mode="json")
         if not data["storage"].get("buckets"):
             del data["storage"]["buckets"]
-        if not data["storage"]:
+        if not (data["storage"] and storage):
             del data["storage"]
         for name in ("shard_size", "part_size"):
             if name in data and parse_size(format_size(data[name])) == data[name]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plait.errors import OutputClaimed, SpecInvalid
+from plait.spec_storage import StorageSpec
 from plait.uri import parse_uri
 from plait_service.claim import EXPIRY, all_uploads, clean_up, youngest_heartbeat
 from plait_service.existing import PRIVATE, published_fingerprint
 from plait_workers.storage.base import Upload
-from plait_workers.storage.registry import open_store
+from plait_workers.storage.registry import Stores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,12 @@ class Leftovers:
         return self.holder is not None and self.holder < EXPIRY
 
 
-def find_leftovers(uri: str) -> Leftovers:
+def find_leftovers(uri: str, storage: StorageSpec | None = None) -> Leftovers:
     """Look; nothing is changed.
 
     Cost: a listing of the working files and one of the uploads.
     """
-    store = open_store(parse_uri(uri))
+    store = Stores(storage).open(parse_uri(uri))
     working = tuple(info.key for info in store.list(PRIVATE) if _is_working(info.key))
     listed = {upload.id: upload for upload in all_uploads(store, working)}
     pending = list(store.list_uploads())
@@ -63,7 +64,9 @@ def _is_working(key: str) -> bool:
     return "/" not in key.removeprefix(PRIVATE)
 
 
-def remove_leftovers(leftovers: Leftovers, upload_ids: Sequence[str] = ()) -> None:
+def remove_leftovers(
+    leftovers: Leftovers, upload_ids: Sequence[str] = (), storage: StorageSpec | None = None
+) -> None:
     """Abort our uploads, and those that are named by their ids; then remove the working files.
 
     Idempotent. A driver that was only asleep finds no claim of its own any more, and stops.
@@ -72,7 +75,7 @@ def remove_leftovers(leftovers: Leftovers, upload_ids: Sequence[str] = ()) -> No
         OutputClaimed: somebody is at work there.
         SpecInvalid: no upload has such an id.
     """
-    store = open_store(parse_uri(leftovers.uri))
+    store = Stores(storage).open(parse_uri(leftovers.uri))
     age = youngest_heartbeat(store)
     if age is not None and age < EXPIRY:
         raise OutputClaimed(

@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 
+from plait.spec_storage import StorageSpec
 from plait.uri import parse_uri
 from plait_workers.checkpoint.model import Checkpoint, load_checkpoint
 from plait_workers.kernels.encode import convert
@@ -55,13 +56,15 @@ def group_name(name: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
-def inspect(uris: Sequence[str], base: str | None, *, threads: int) -> list[Inspection]:
+def inspect(
+    uris: Sequence[str], base: str | None, *, threads: int, storage: StorageSpec | None = None
+) -> list[Inspection]:
     """Read headers, and with a base every byte of the tensors that both have.
 
     Raises:
         PlanRejected: a model cannot be read.
     """
-    places = Stores()
+    places = Stores(storage)
     models = [_open(uri, places) for uri in uris]
     origin = _open(base, places) if base is not None else None
     return [_inspect(model, origin, threads) for model in models]

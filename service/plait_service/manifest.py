@@ -54,7 +54,7 @@ def build_manifest(
         "algorithm": ALGORITHM,
         "plait": __version__,
         "law": plan.law,
-        "spec": plan.spec.model_dump(mode="json", exclude_none=True),
+        "spec": plan.spec.model_dump(mode="json", exclude_none=True, exclude={"storage"}),
         "sources": [
             {
                 "uri": source.uri,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from plait.errors import PlaitError, PlanRejected, SourceMissing, SpecInvalid
+from plait.errors import AuthExpired, PlaitError, PlanRejected, SourceMissing, SpecInvalid
 from plait.spec import MergeSpec, Source
 from plait.spec_clashes import clashes
 from plait.uri import Uri, parse_uri
@@ -144,6 +144,7 @@ def _load_all(stores: Sequence[ObjectStore]) -> list[Checkpoint]:
     with ThreadPoolExecutor(_SOURCE_THREADS) as pool:
         results = list(pool.map(load, stores))
     problems = [result for result in results if isinstance(result, PlaitError)]
+    problems.sort(key=lambda problem: not isinstance(problem, AuthExpired))  # it explains the others
     if problems:
         raise PlanRejected(problems)
     return [result for result in results if isinstance(result, Checkpoint)]

@@ -15,13 +15,14 @@ from awscrt.checksums import crc64nvme
 
 from plait.errors import OutputCorrupt, PlaitError, PlanRejected, SourceChanged
 from plait.spec import MergeSpec
+from plait.spec_storage import StorageSpec
 from plait.uri import parse_uri
 from plait_service.existing import MANIFEST
 from plait_service.manifest import read_manifest
 from plait_service.prepare import Prepared, prepare
 from plait_workers.job import Unit
 from plait_workers.storage.base import ObjectStore
-from plait_workers.storage.registry import open_store
+from plait_workers.storage.registry import Stores
 from plait_workers.unit import UnitRunner
 
 _STEP = 1 << 20
@@ -43,7 +44,12 @@ class Verified:
 
 
 def verify(
-    uri: str, *, sample: float, threads: int, on_bytes: Callable[[int], None] = lambda _count: None
+    uri: str,
+    *,
+    sample: float,
+    threads: int,
+    storage: StorageSpec | None = None,
+    on_bytes: Callable[[int], None] = lambda _count: None,
 ) -> Verified:
     """Read a result whole, and recompute a share of its parts.
 
@@ -52,11 +58,13 @@ def verify(
     Args:
         uri: the result's folder.
         sample: share of the parts to recompute, 0 to 1; the choice depends on the fingerprint alone.
+        storage: how stores are spoken to, which a result does not tell.
 
     Raises:
         OutputCorrupt: there is no manifest.
     """
-    store = open_store(parse_uri(uri))
+    places = Stores(storage)
+    store = places.open(parse_uri(uri))
     manifest = read_manifest(store)
     problems: list[PlaitError] = []
     with ThreadPoolExecutor(threads) as pool:
@@ -71,7 +79,7 @@ def verify(
     parts = sum(len(shard["sha256"]) for shard in manifest["shards"])
     recomputed = 0
     if sample > 0:
-        recomputed, found = _recompute(manifest, sample, threads)
+        recomputed, found = _recompute(manifest, sample, threads, places)
         problems += found
     return Verified(
         fingerprint=manifest["fingerprint"],
@@ -128,10 +136,12 @@ def _check_shard(
     return problems
 
 
-def _recompute(manifest: dict[str, Any], sample: float, threads: int) -> tuple[int, list[PlaitError]]:
+def _recompute(
+    manifest: dict[str, Any], sample: float, threads: int, places: Stores
+) -> tuple[int, list[PlaitError]]:
     """Make a sample of parts again, and compare their SHA-256. A source that is gone is a problem too."""
     try:
-        prepared = _prepare_again(manifest)
+        prepared = _prepare_again(manifest, places)
     except PlaitError as error:
         return 0, [error]
     same = prepared.plan.job.fingerprint == manifest["fingerprint"]
@@ -168,10 +178,11 @@ def sample_units(units: Sequence[Unit], sample: float, fingerprint: str) -> list
     return random.Random(fingerprint).sample(list(units), count)
 
 
-def _prepare_again(manifest: dict[str, Any]) -> Prepared:
+def _prepare_again(manifest: dict[str, Any], places: Stores) -> Prepared:
     """The manifest's merge, planned from the sources as they are now."""
     try:
-        prepared = prepare(MergeSpec.model_validate_json(json.dumps(manifest["spec"])))
+        spec = MergeSpec.model_validate_json(json.dumps(manifest["spec"]))
+        prepared = prepare(spec, places=places)
     except PlanRejected as error:
         raise _sources_changed(str(error)) from error
     planned = [(shard.key, shard.size, shard.part_size) for shard in prepared.plan.job.shards]

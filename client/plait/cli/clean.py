@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from plait.cli.options import debug_option, json_option
+from plait.cli.options import debug_option, json_option, read_storage, storage_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +25,17 @@ if TYPE_CHECKING:
     metavar="ID",
     help="Abort this upload too, which no claim lists.",
 )
+@storage_option
 @json_option
 @debug_option
-def clean(output: str, yes: bool, upload_ids: tuple[str, ...], as_json: bool, debug: bool) -> None:
+def clean(
+    output: str,
+    yes: bool,
+    upload_ids: tuple[str, ...],
+    storage_of: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
     """List what dead merges left at OUTPUT: uploads in parts, claims, journals.
 
     With --yes, aborts those uploads and removes the working files, unless somebody is at work there.
@@ -36,9 +44,10 @@ def clean(output: str, yes: bool, upload_ids: tuple[str, ...], as_json: bool, de
     from plait.cli.uris import checked_uri
     from plait_service.cleaning import find_leftovers, remove_leftovers
 
-    found = find_leftovers(checked_uri(output))
+    storage = read_storage(storage_of)
+    found = find_leftovers(checked_uri(output), storage)
     if yes:
-        remove_leftovers(found, upload_ids)
+        remove_leftovers(found, upload_ids, storage)
     if as_json:
         click.echo(json.dumps(_as_json(found, removed=yes)))
     else:

@@ -6,15 +6,18 @@ import json
 
 import click
 
-from plait.cli.options import debug_option, json_option
+from plait.cli.options import debug_option, json_option, read_storage, storage_option
 
 
 @click.command()
 @click.argument("uris", nargs=-1, required=True, metavar="URI...")
 @click.option("--base", metavar="URI", help="Also count the elements that differ from this model.")
+@storage_option
 @json_option
 @debug_option
-def inspect(uris: tuple[str, ...], base: str | None, as_json: bool, debug: bool) -> None:
+def inspect(
+    uris: tuple[str, ...], base: str | None, storage_of: str | None, as_json: bool, debug: bool
+) -> None:
     """List the tensors of models, all layers of one role together.
 
     Without --base only headers are read; with it, every byte of the models and of the base.
@@ -28,6 +31,7 @@ def inspect(uris: tuple[str, ...], base: str | None, as_json: bool, debug: bool)
         [checked_uri(uri) for uri in uris],
         checked_uri(base) if base is not None else None,
         threads=default_threads(),
+        storage=read_storage(storage_of),
     )
     if as_json:
         click.echo(json.dumps({"models": [inspection_as_json(model) for model in found]}))

@@ -12,6 +12,7 @@ from plait.errors import SourceMissing, SpecInvalid
 
 if TYPE_CHECKING:
     from plait.spec import MergeSpec
+    from plait.spec_storage import StorageSpec
     from plait_service.budget import Budget
     from plait_service.prepare import Prepared
 
@@ -21,6 +22,20 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
 debug_option = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+
+
+storage_option = click.option(
+    "--storage-of",
+    "storage_of",
+    type=click.Path(),
+    metavar="SPEC",
+    help="Speak to stores as this spec's storage says.",
+)
+
+
+def read_storage(path: str | None) -> StorageSpec | None:
+    """The ``storage`` of a spec; None without one, for what the environment says."""
+    return None if path is None else read_spec(path, ()).storage
 
 
 class Size(click.ParamType[int]):

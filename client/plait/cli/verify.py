@@ -6,7 +6,7 @@ import json
 
 import click
 
-from plait.cli.options import debug_option, json_option
+from plait.cli.options import debug_option, json_option, read_storage, storage_option
 
 
 @click.command()
@@ -18,9 +18,10 @@ from plait.cli.options import debug_option, json_option
     show_default=True,
     help="Share of the parts to recompute from the sources.",
 )
+@storage_option
 @json_option
 @debug_option
-def verify(output: str, sample: float, as_json: bool, debug: bool) -> int:
+def verify(output: str, sample: float, storage_of: str | None, as_json: bool, debug: bool) -> int:
     """Check a result's checksums, and recompute a sample of it from its sources.
 
     Exit status 1 if anything differs.
@@ -30,7 +31,8 @@ def verify(output: str, sample: float, as_json: bool, debug: bool) -> int:
     from plait_service.budget import default_threads
     from plait_service.verify import verify as check
 
-    found = check(checked_uri(output), sample=sample, threads=default_threads())
+    storage = read_storage(storage_of)
+    found = check(checked_uri(output), sample=sample, threads=default_threads(), storage=storage)
     if as_json:
         click.echo(
             json.dumps(

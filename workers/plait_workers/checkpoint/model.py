@@ -170,16 +170,15 @@ def _read_file(store: ObjectStore, info: ObjectInfo, known: HeaderCache) -> tupl
         info = looked
         algorithm = next((name for name in ALGORITHMS if name in info.checksums), DEFAULT)
     pin = info.pin or info.version
-    reader = store.open(info.key, pin)
+    raw = _read_header(store, info, pin)
     try:
-        first = bytes(reader.read(0, memoryview(bytearray(min(_FIRST_READ, info.size)))))
-        length = parse_prefix(first[:8], file_size=info.size, where=where)
-        raw = first[8 : 8 + length]
-        if len(raw) < length:
-            raw += bytes(reader.read(8 + len(raw), memoryview(bytearray(length - len(raw)))))
-        reader.check()
-    finally:
-        reader.close()
+        header = known.parse(raw[8:], info.size - len(raw), where)
+    except CheckpointMalformed:
+        again = _read_header(store, info, pin) if store.is_remote else raw
+        if again == raw:
+            raise
+        raw = again  # the first was damaged on its way
+        header = known.parse(raw[8:], info.size - len(raw), where)
     crc = ALGORITHMS[algorithm] if algorithm else None
     source = SourceFile(
         key=info.key,
@@ -187,10 +186,31 @@ def _read_file(store: ObjectStore, info: ObjectInfo, known: HeaderCache) -> tupl
         size=info.size,
         algorithm=algorithm,
         checksum=info.checksums.get(algorithm, ""),
-        header_bytes=8 + length,
-        header_checksum=crc.hexadecimal(crc.update(first[:8] + raw, 0)) if crc else "",
+        header_bytes=len(raw),
+        header_checksum=crc.hexadecimal(crc.update(raw, 0)) if crc else "",
     )
-    return source, known.parse(raw, info.size - 8 - length, where)
+    return source, header
+
+
+def _read_header(store: ObjectStore, info: ObjectInfo, pin: str) -> bytes:
+    """The length and the header, as they lie in the file; a length that cannot be is read twice."""
+    where = f"{store.uri}/{info.key}"
+    reader = store.open(info.key, pin)
+    try:
+        first = bytes(reader.read(0, memoryview(bytearray(min(_FIRST_READ, info.size)))))
+        try:
+            length = parse_prefix(first[:8], file_size=info.size, where=where)
+        except CheckpointMalformed:
+            if not store.is_remote:
+                raise
+            first = bytes(reader.read(0, memoryview(bytearray(min(_FIRST_READ, info.size)))))
+            length = parse_prefix(first[:8], file_size=info.size, where=where)
+        if len(first) < 8 + length:
+            first += bytes(reader.read(len(first), memoryview(bytearray(8 + length - len(first)))))
+        reader.check()
+    finally:
+        reader.close()
+    return first[: 8 + length]
 
 
 def read_json(store: ObjectStore, key: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 
 import botocore.session
 from botocore.config import Config
@@ -14,13 +14,15 @@ from botocore.utils import parse_timestamp
 from plait import __version__
 from plait.spec_storage import StoreOptions
 
+CONNECTIONS: Final = 1024
+"""Connections kept: answers that are being read hold one each, and do not count as under way."""
 
-def make_client(options: StoreOptions, *, timeout: float, concurrency: int) -> Any:
+
+def make_client(options: StoreOptions, *, timeout: float) -> Any:
     """A client for all threads of this process. Takes a fifth of a second; asks nobody.
 
     Args:
         timeout: seconds without a byte.
-        concurrency: connections kept.
     """
     session = botocore.session.get_session()
     # botocore's own takes a third of the time of a HEAD, as it tries every way to write a date.
@@ -32,7 +34,7 @@ def make_client(options: StoreOptions, *, timeout: float, concurrency: int) -> A
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=min(timeout, 10.0),
         read_timeout=timeout,
-        max_pool_connections=2 * concurrency,
+        max_pool_connections=CONNECTIONS,
         tcp_keepalive=True,
         # Parts carry the checksum that the merge has anyway; nothing is hashed twice.
         request_checksum_calculation="when_required",

@@ -51,7 +51,7 @@ class Connection:
         """The botocore client; made on first use, which takes a fifth of a second."""
         with self._lock:
             if self._client is None:
-                self._client = make_client(self.options, timeout=self.timeout, concurrency=self.concurrency)
+                self._client = make_client(self.options, timeout=self.timeout)
             return self._client
 
     @property

@@ -9,9 +9,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from plait.errors import (
+    AccessDenied,
     SourceChanged,
     SourceMissing,
     SpecInvalid,
+    StoreRefused,
     StoreUnavailable,
 )
 from plait_workers.checksums import ALGORITHMS, DEFAULT
@@ -84,20 +86,21 @@ class S3Objects:
         return None
 
     def _head(self, key: str) -> dict[str, Any] | None:
+        doing, where = "looking at an object", self._where(key)
+        request = self._object(key, read=True)
         try:
-            return self._connection.call(
-                "head_object",
-                "looking at an object",
-                self._where(key),
-                ChecksumMode="ENABLED",
-                **self._object(key, read=True),
-            )
+            return self._connection.call("head_object", doing, where, ChecksumMode="ENABLED", **request)
         except SourceMissing as error:
             if "NoSuchBucket" in str(error.found):
                 raise
             cause = error.__cause__
             self._missing_answer: dict[str, Any] = getattr(cause, "response", {}).get("ResponseMetadata", {})
             return None
+        except (StoreRefused, AccessDenied):
+            # The answer to HEAD has no body, so no reason: one that has tells, say, of expired credentials.
+            bucket, prefix = request["Bucket"], request["Key"]
+            self._connection.call("list_objects_v2", doing, where, Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            raise
 
     def head(self, key: str) -> ObjectInfo | None:
         """Size, ETag, metadata and checksums."""
