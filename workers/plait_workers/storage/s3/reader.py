@@ -104,7 +104,14 @@ class Body:
 class S3Scan:
     """Ranges of one object, front to back; the next range is asked for while this one is read."""
 
-    def __init__(self, connection: Connection, pinned: Pinned, ranges: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        pinned: Pinned,
+        ranges: Sequence[tuple[int, int]],
+        *,
+        ahead: bool = True,
+    ) -> None:
         self._connection = connection
         self._pinned = pinned
         self._ranges = [(start, stop) for start, stop in ranges if start < stop]
@@ -112,10 +119,11 @@ class S3Scan:
         self._ahead: Future[Body] | None = None
         self._body: Body | None = None
         self._at = self._stop = -1
+        self._asks_ahead = ahead
         self._ask_ahead()
 
     def _ask_ahead(self) -> None:
-        if self._next < len(self._ranges):
+        if self._asks_ahead and self._next < len(self._ranges):
             start, stop = self._ranges[self._next]
             self._ahead = self._connection.submit(lambda: self._open(start, stop))
 
@@ -222,7 +230,8 @@ class S3Reader:
 
     def read(self, offset: int, scratch: memoryview) -> memoryview:
         """One request for one range."""
-        scan = S3Scan(self._connection, self._pinned, [(offset, offset + len(scratch))])
+        span = (offset, offset + len(scratch))
+        scan = S3Scan(self._connection, self._pinned, [span], ahead=False)
         try:
             return scan.read(offset, scratch) if len(scratch) else scratch
         finally:
