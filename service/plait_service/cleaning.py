@@ -23,7 +23,7 @@ class Leftovers:
         holder: seconds since the newest claim's holder was last heard of; None if nobody was.
         published: a result lies there.
         working: keys of working files.
-        ours: uploads that a claim lists.
+        ours: uploads that a claim lists, and those below the working folder.
         unlisted: other uploads below the output: of a beginning whose answer was lost, or strangers'.
     """
 
@@ -54,9 +54,14 @@ def find_leftovers(uri: str, storage: StorageSpec | None = None) -> Leftovers:
         holder=youngest_heartbeat(store),
         published=published_fingerprint(store) is not None,
         working=working,
-        ours=tuple(upload for upload in pending if upload.id in listed),
-        unlisted=tuple(upload for upload in pending if upload.id not in listed),
+        ours=tuple(upload for upload in pending if upload.id in listed or _is_probe(upload)),
+        unlisted=tuple(upload for upload in pending if not (upload.id in listed or _is_probe(upload))),
     )
+
+
+def _is_probe(upload: Upload) -> bool:
+    """Of a driver that was killed while it looked what the store can do: nobody else writes there."""
+    return upload.key.startswith(PRIVATE)
 
 
 def _is_working(key: str) -> bool:

@@ -141,8 +141,11 @@ def _load_all(stores: Sequence[ObjectStore]) -> list[Checkpoint]:
         except PlaitError as error:
             return error
 
-    with ThreadPoolExecutor(_SOURCE_THREADS) as pool:
+    pool = ThreadPoolExecutor(_SOURCE_THREADS)
+    try:
         results = list(pool.map(load, stores))
+    finally:  # an interrupted plan waits for no store
+        pool.shutdown(wait=False, cancel_futures=True)
     problems = [result for result in results if isinstance(result, PlaitError)]
     problems.sort(key=lambda problem: not isinstance(problem, AuthExpired))  # it explains the others
     if problems:

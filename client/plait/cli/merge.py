@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plait.cli.options import debug_option, json_option, prepare_with_budget, read_spec, spec_options
+from plait.cli.run import leave_soon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,17 +47,22 @@ def merge(
         for note in plan.notes:
             click.echo(f"note: {note}", err=True)
     stop = threading.Event()
-    with progress_shown(plan.costs.bytes_written) as on_progress, _signals(stop):
+    with progress_shown(plan.costs.bytes_written) as on_progress, _signals(stop, as_json):
         outcome = Driver(prepared, budget, overwrite=overwrite, on_progress=on_progress, stop=stop).run()
     click.echo(json.dumps(_as_json(plan, outcome)) if as_json else _as_text(plan, outcome))
 
 
 class _signals:
-    """SIGINT and SIGTERM stop the merge within a step; a second one interrupts at once."""
+    """SIGINT and SIGTERM stop the merge within a step; a second one interrupts at once.
 
-    def __init__(self, stop: threading.Event) -> None:
+    If something still waits for a store that does not answer, the process leaves it behind: finished
+    parts are on record, and a claim that nobody renews expires.
+    """
+
+    def __init__(self, stop: threading.Event, as_json: bool) -> None:
         self._stop = stop
         self._before: dict[int, object] = {}
+        self._last_moment = leave_soon(as_json)
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -66,8 +72,10 @@ class _signals:
         if self._stop.is_set():
             raise KeyboardInterrupt
         self._stop.set()
+        self._last_moment.start()
 
     def __exit__(self, *_error: object) -> None:
+        self._last_moment.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 

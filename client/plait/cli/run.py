@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+from typing import NoReturn
 
 import click
 
 from plait.errors import Cancelled, InternalError, PlaitError, PlanRejected, SpecInvalid
 
+_LAST_MOMENT = 1.8
+"""Seconds from a first signal to the end."""
 
-def run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 - one exit a cause
+
+def run(command: click.Command, arguments: list[str]) -> int:
     """Run a click command; never raises.
 
     Returns:
         The exit status.
     """
     as_json, debug = "--json" in arguments, "--debug" in arguments
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda _number, _frame: _interrupt(as_json))
     try:
         status = command.main(args=arguments, prog_name="plait", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except PlaitError as error:
         return _fail(error, as_json, debug)
     except click.exceptions.Abort:
-        return _fail(Cancelled("interrupted"), as_json, debug)
+        leave(as_json)
     except click.ClickException as error:
         hint = None
         if isinstance(error, click.UsageError) and error.ctx is not None:
             hint = f"See `{error.ctx.command_path} --help`"
         return _fail(SpecInvalid(error.format_message().rstrip("."), hint=hint), as_json, debug)
     except KeyboardInterrupt:
-        return _fail(Cancelled("interrupted"), as_json, debug)
+        leave(as_json)
     except BrokenPipeError:  # `plait plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -53,6 +61,27 @@ def run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 -
         )
         bug.__cause__ = error
         return _fail(bug, as_json, debug)
+
+
+def _interrupt(as_json: bool) -> NoReturn:
+    """Ctrl-C: as always; and should anything swallow it, or wait for a store, the end soon."""
+    leave_soon(as_json).start()
+    raise KeyboardInterrupt
+
+
+def leave_soon(as_json: bool) -> threading.Timer:
+    """What ends the process, when it is started, unless it is cancelled within two seconds."""
+    timer = threading.Timer(_LAST_MOMENT, leave, (as_json,))
+    timer.daemon = True
+    return timer
+
+
+def leave(as_json: bool) -> NoReturn:
+    """End the process now, whatever its threads wait for."""
+    status = _fail(Cancelled("interrupted"), as_json, debug=False)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _fail(error: PlaitError, as_json: bool, debug: bool) -> int:

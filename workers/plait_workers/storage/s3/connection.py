@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from botocore.exceptions import ClientError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from plait.errors import StoreUnavailable
@@ -18,6 +19,8 @@ from plait_workers.storage.s3.throttle import Throttle
 CONCURRENCY: Final = 64
 TIMEOUT: Final = 30.0
 PATIENCE: Final = 300.0
+FIRST_PATIENCE: Final = 15.0
+"""Patience with an endpoint that has never answered: its name may be wrong."""
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 20.0
 _WRONG_ANSWERS: Final = 5
@@ -41,6 +44,7 @@ class Connection:
         self.conditional_complete: bool | None = None
         """Whether the store knows If-None-Match on completion; None until it was tried."""
         self._throttle = Throttle(self.concurrency)
+        self._has_answered = False
         self._lock = threading.Lock()
         self._client: Any = None
         self._ahead: ThreadPoolExecutor | None = None
@@ -98,8 +102,10 @@ class Connection:
             request = getattr(self.client, operation)
             with self._throttle:
                 answer: dict[str, Any] = request(**arguments)
+            self._has_answered = True
             return answer
         except Exception as error:
+            self._has_answered |= isinstance(error, ClientError)
             mapped = map_error(error, doing, where)
             if isinstance(mapped, SlowDown):
                 self._throttle.slow_down()
@@ -128,4 +134,5 @@ class Connection:
         error = state.outcome.exception() if state.outcome is not None else None
         if isinstance(error, WrongAnswer) and state.attempt_number >= _WRONG_ANSWERS:
             return True
-        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= self.patience
+        patience = self.patience if self._has_answered else min(self.patience, FIRST_PATIENCE)
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= patience

@@ -156,7 +156,7 @@ class S3Store(S3Objects):
         except SourceChanged as error:  # 412: something lies there already
             raise UploadGone("completing an upload", where=self._where(upload.key)) from error
         except StoreUnsuitable:
-            if self._connection.conditional_complete is not None:
+            if not conditional:
                 raise
             self._connection.conditional_complete = False
             return self._complete(upload, parts, crc64nvme)
