@@ -76,6 +76,9 @@ class StorageSpec(StoreOptions):
 
     buckets: dict[str, StoreOptions] = {}
 
+    def __hash__(self) -> int:
+        return hash((self.model_dump_json(exclude={"buckets"}), frozenset(self.buckets.items())))
+
     def options_for(self, bucket: str) -> StoreOptions:
         """What holds for one bucket."""
         data: dict[str, Any] = self.model_dump(exclude={"buckets"}, exclude_none=True)

@@ -29,7 +29,9 @@ KINDS = {
     "source-corrupt": 1,
     "source-missing": 2,
     "spec-invalid": 2,
+    "store-refused": 1,
     "store-unavailable": 1,
+    "store-unsuitable": 1,
     "tensor-mismatch": 2,
     "upload-gone": 1,
 }
@@ -38,8 +40,9 @@ KINDS = {
 
 def _classes(root: type[PlaitError] = PlaitError) -> Iterator[type[PlaitError]]:
     yield root
-    for child in root.__subclasses__():
-        yield from _classes(child)
+    for child in root.__subclasses__():  # stores tell apart more than has a kind, among themselves
+        if child.__module__ == errors.__name__:
+            yield from _classes(child)
 
 
 LEAVES = [
