@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -69,22 +70,28 @@ def default_threads(*, remote: bool = False) -> int:
     return len(os.sched_getaffinity(0)) * (REMOTE_FACTOR if remote else 1)
 
 
-def budget_of(job: Job, output: ObjectStore, *, memory: int, threads: int) -> Budget:
+def budget_of(
+    job: Job, output: ObjectStore, *, memory: int, threads: int, stores: Sequence[ObjectStore] = ()
+) -> Budget:
     """Fit threads and steps into ``memory``, whatever K and the tensors' sizes.
+
+    Args:
+        output: where parts go.
+        stores: of the sources; some hold memory of their own while they are read.
 
     Raises:
         BudgetTooSmall: not even one part and K + 1 steps of 64 KiB fit.
     """
     part = max(min(shard.part_size, shard.size) for shard in job.shards)
-    sources = len(job.sources)
+    sources, scans = len(job.sources), sum(store.scan_bytes for store in stores)
     # Sources of several dtypes are also held converted.
     copies = 2 if _converts(job) else 1
 
     def peak(threads: int, step: int) -> int:
-        buffers = workspace_bytes(step, sources) + output.part_buffer_bytes(part, step)
+        buffers = workspace_bytes(step, sources) + output.part_buffer_bytes(part, step) + scans
         return threads * (buffers + (copies - 1) * (sources + 1) * step)
 
-    least = part + copies * workspace_bytes(MIN_STEP, sources)
+    least = part + scans + copies * workspace_bytes(MIN_STEP, sources)
     if memory < least:
         raise BudgetTooSmall(
             "the memory budget is below one part and its steps",

@@ -13,6 +13,7 @@ from plait.errors import BudgetTooSmall
 from plait_service import budget as budgets
 from plait_service.budget import MIN_STEP, budget_of, default_memory
 from plait_service.prepare import Prepared
+from plait_workers.storage.local import LocalStore
 from tests.support.checkpoints import make_family
 from tests.support.merging import prepared_of
 
@@ -50,6 +51,21 @@ def test_more_memory_never_means_fewer_threads(prepared: Prepared) -> None:
     ]
     assert threads == sorted(threads)
     assert threads[-1] == 8
+
+
+def test_what_sources_hold_while_they_are_read_counts(prepared: Prepared) -> None:
+    class Holding(LocalStore):
+        @property
+        def scan_bytes(self) -> int:
+            return 1 << 20
+
+    job, stores = prepared.plan.job, [Holding(Path(store.uri)) for store in prepared.stores]
+    without = budget_of(job, prepared.output, memory=1 << 24, threads=8)
+    held = budget_of(job, prepared.output, memory=1 << 24, threads=8, stores=stores)
+    assert held.peak <= 1 << 24
+    assert held.threads < without.threads
+    with pytest.raises(BudgetTooSmall):
+        budget_of(job, prepared.output, memory=len(stores) << 20, threads=1, stores=stores)
 
 
 def test_the_default_is_a_quarter_of_what_the_container_leaves(

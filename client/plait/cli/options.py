@@ -114,5 +114,6 @@ def prepare_with_budget(spec: MergeSpec, memory: int | None, workers: int | None
         prepared.output,
         memory=default_memory() if memory is None else memory,
         threads=workers or default_threads(remote=prepared.is_remote),
+        stores=prepared.stores,
     )
     return prepared, budget

@@ -14,6 +14,7 @@ from plait.uri import parse_uri
 from plait_workers.storage.base import ObjectStore
 from plait_workers.storage.registry import Stores
 from plait_workers.storage.s3.connection import Connection
+from plait_workers.storage.s3.reader import Body
 from plait_workers.storage.s3.store import S3Store
 from tests.support.s3 import Bucket
 from tests.workers.storage.contract import OpenStore, keys, read
@@ -161,6 +162,33 @@ class TestPins:
         for offset, size in ((10, sizes[0]), (10 + sizes[0] + 100, sizes[1]), (3 * MB, sizes[0])):
             assert scan.read(offset, memoryview(bytearray(size))) == data[offset : offset + size]
         scan.close()
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 1000])
+def test_a_body_that_breaks_is_taken_up_there(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, read_before: int
+) -> None:
+    """Not at the next range, which was asked for already."""
+    data = noise(3 * MB)
+    bucket.put("p/a", data)
+    store = Stores().open(parse_uri(bucket.uri("p")))
+    info = store.head("a")
+    assert info is not None
+    read_into, calls = Body.read_into, iter(range(100))
+
+    def breaking(body: Body, target: memoryview) -> int:
+        match next(calls):
+            case 0 if read_before:
+                return read_into(body, target[:read_before])
+            case 0 | 1:
+                raise ConnectionResetError
+        return read_into(body, target)
+
+    monkeypatch.setattr(Body, "read_into", breaking)
+    scan = store.open("a", info.version).scan([(0, MB), (2 * MB, 3 * MB)])
+    for start in (0, 2 * MB):
+        assert scan.read(start, memoryview(bytearray(MB))) == data[start : start + MB]
+    scan.close()
 
 
 class TestUploads:

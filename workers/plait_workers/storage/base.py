@@ -204,6 +204,11 @@ class ObjectStore(Protocol):
         """Begin an object of ``size`` bytes. Nothing appears at ``key`` until it is completed."""
         ...
 
+    @property
+    def scan_bytes(self) -> int:
+        """Memory that an open scan holds beside the caller's."""
+        ...
+
     def part_buffer_bytes(self, part_size: int, step: int) -> int:
         """Memory that an open part writer holds."""
         ...

@@ -14,7 +14,7 @@ from plait.errors import SourceChanged, SpecInvalid, StoreUnavailable
 from plait.uri import Uri
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartLimits, PartWriter, RangeReader, Upload
 from plait_workers.storage.fsspec_info import object_info
-from plait_workers.storage.fsspec_reader import FsspecReader
+from plait_workers.storage.fsspec_reader import CHUNK, FsspecReader
 from plait_workers.storage.fsspec_system import FsspecSystem
 
 _ATTEMPTS: Final = 10
@@ -53,6 +53,11 @@ class FsspecStore:
     def resolved(self) -> str:
         """The folder, with the commit that is read where the store has commits. May ask the store."""
         return self._system.resolved
+
+    @property
+    def scan_bytes(self) -> int:
+        """The piece that is read, and the one that is coming."""
+        return 2 * CHUNK
 
     @property
     def is_remote(self) -> bool:

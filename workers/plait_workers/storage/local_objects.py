@@ -41,6 +41,11 @@ class LocalObjects:
         return self.uri
 
     @property
+    def scan_bytes(self) -> int:
+        """None: a map, or straight into the caller's."""
+        return 0
+
+    @property
     def is_remote(self) -> bool:
         """No: what is read is compared by the file's status."""
         return False

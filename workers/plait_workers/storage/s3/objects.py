@@ -51,6 +51,11 @@ class S3Objects:
         return self.uri
 
     @property
+    def scan_bytes(self) -> int:
+        """None: from the socket into the caller's."""
+        return 0
+
+    @property
     def is_remote(self) -> bool:
         """Yes."""
         return True

@@ -118,13 +118,14 @@ class S3Scan:
         self._next = 0
         self._ahead: Future[Body] | None = None
         self._body: Body | None = None
-        self._at = self._stop = -1
+        self._at = self._stop = self._ahead_at = -1
         self._asks_ahead = ahead
         self._ask_ahead()
 
     def _ask_ahead(self) -> None:
         if self._asks_ahead and self._next < len(self._ranges):
             start, stop = self._ranges[self._next]
+            self._ahead_at = start
             self._ahead = self._connection.submit(lambda: self._open(start, stop))
 
     def _open(self, start: int, stop: int) -> Body:
@@ -179,13 +180,7 @@ class S3Scan:
     def _some(self, target: memoryview) -> int:
         body = self._body
         if body is None:
-            ahead, self._ahead = self._ahead, None
-            # What was asked ahead is of this place only right after a range began.
-            fresh = ahead is not None and self._at == self._ranges[self._next - 1][0]
-            body = ahead.result() if ahead is not None and fresh else self._open(self._at, self._stop)
-            self._body = body
-            if self._ahead is None:
-                self._ask_ahead()
+            body = self._body = self._begin()
         try:
             count = body.read_into(target)
         except Exception as error:
@@ -201,6 +196,17 @@ class S3Scan:
         if self._at == self._stop:
             self._drop()
         return count
+
+    def _begin(self) -> Body:
+        """The answer that was asked for ahead, if it begins here; else a new one, from here on."""
+        if self._ahead is not None and self._ahead_at == self._at:
+            ahead, self._ahead = self._ahead, None
+            body = ahead.result()
+        else:
+            body = self._open(self._at, self._stop)
+        if self._ahead is None:
+            self._ask_ahead()
+        return body
 
     def _drop(self) -> None:
         if self._body is not None:
