@@ -244,16 +244,22 @@ class TestUploads:
 
 
 def test_buffers_are_used_again(bucket: Bucket) -> None:
+    """Also by smaller parts, as each file's last one is: memory does not grow with the number of files."""
     connection = Connection(StoreOptions())
     store = S3Store(bucket.name, "p", connection)
     upload = store.create_upload("a", size=30, metadata={})
-    addresses = set()
-    for number in (1, 2, 3):
-        writer = store.begin_part(upload, number, offset=0, size=10, step=10)
-        place = writer.reserve(10)
-        addresses.add(id(place.obj))
+    buffers = []
+    for number, size in enumerate((10, 7, 3, 10, 12, 11), start=1):
+        data = noise(size)
+        writer = store.begin_part(upload, number, offset=0, size=size, step=size)
+        place = writer.reserve(size)
+        buffers.append(place.obj)
+        place[:] = data
         place.release()
         writer.commit()
-        writer.finish(crc64nvme=int(crc_of(bytes(10)), 16)) if number else None
-    assert len(addresses) == 1
+        assert writer.finish(crc64nvme=int(crc_of(data), 16)).size == size
+    assert [id(buffer) for buffer in buffers[:4]] == [id(buffers[0])] * 4
+    assert id(buffers[4]) == id(buffers[5])
+    assert len(connection.take_buffer(1)) == 12
+    assert len(connection.take_buffer(1)) == 1
     store.abort(upload)

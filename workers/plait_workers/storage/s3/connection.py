@@ -48,7 +48,7 @@ class Connection:
         self._lock = threading.Lock()
         self._client: Any = None
         self._ahead: ThreadPoolExecutor | None = None
-        self._spare: dict[int, list[bytearray]] = {}
+        self._spare: list[bytearray] = []
 
     @property
     def client(self) -> Any:
@@ -71,17 +71,22 @@ class Connection:
             return self._ahead.submit(task)
 
     def take_buffer(self, size: int) -> bytearray:
-        """A buffer of ``size`` bytes, used before if there is one: fresh memory costs page faults."""
+        """At least ``size`` bytes, used before if there are any: fresh memory costs page faults.
+
+        There are never more buffers than were in use at once: one that is too small goes for a larger.
+        """
         with self._lock:
-            spare = self._spare.get(size)
-            if spare:
-                return spare.pop()
+            for index, buffer in enumerate(self._spare):
+                if len(buffer) >= size:
+                    return self._spare.pop(index)
+            if self._spare:
+                self._spare.pop()
         return bytearray(size)
 
     def give_back(self, buffer: bytearray) -> None:
         """Nobody looks at this buffer any more."""
         with self._lock:
-            self._spare.setdefault(len(buffer), []).append(buffer)
+            self._spare.append(buffer)
 
     def call(self, operation: str, doing: str, where: str, **arguments: Any) -> dict[str, Any]:
         """One request, tried again where that can help.

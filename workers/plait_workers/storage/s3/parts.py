@@ -68,14 +68,15 @@ class S3PartWriter:
         self._step = step
         self._where = where
         self._request = request
+        self._size = size
         self._buffer = connection.take_buffer(size)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(self._buffer)[:size]
         self._reserved = 0
         self._written = 0
 
     def reserve(self, size: int) -> memoryview:
         """The next bytes of the part itself."""
-        if self._written + size > len(self._buffer) or size > self._step:
+        if self._written + size > self._size or size > self._step:
             raise InternalError("a part is written past its end", where=self._where)
         self._reserved = size
         return self._view[self._written : self._written + size]
@@ -87,10 +88,10 @@ class S3PartWriter:
 
     def finish(self, *, crc64nvme: int) -> PartInfo:
         """Send it; the store compares the checksum with what arrives."""
-        if self._written != len(self._buffer):
+        if self._written != self._size:
             raise InternalError("a part is not whole", where=self._where)
         answer = self._connection.attempt(lambda: self._send(crc64nvme))
-        part = PartInfo(number=self._number, size=len(self._buffer), etag=str(answer["ETag"]))
+        part = PartInfo(number=self._number, size=self._size, etag=str(answer["ETag"]))
         self._view.release()
         self._connection.give_back(self._buffer)
         return part
@@ -103,7 +104,7 @@ class S3PartWriter:
             self._where,
             UploadId=self._upload.id,
             PartNumber=self._number,
-            ContentLength=len(self._buffer),
+            ContentLength=self._size,
             Body=View(self._view),
             ChecksumCRC64NVME=to_base64(f"{crc64nvme:016x}"),
             **self._request,
