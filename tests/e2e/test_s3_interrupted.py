@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -43,10 +44,11 @@ def interrupted(spec: Path, has_begun: Callable[[], bool]) -> subprocess.Complet
         lambda label: label.operation == "HeadObject" and label.key.startswith("sources/"),
         lambda label: label.operation == "GetObject" and label.key.endswith("/model.safetensors"),
         lambda label: label.operation == "CompleteMultipartUpload" and PROBE in label.key,
+        lambda label: label.operation == "GetObject" and re.match("bytes=[1-9]", label.detail),
         lambda label: label.operation == "UploadPart" and PROBE not in label.key,
         lambda label: label.operation == "CompleteMultipartUpload" and PROBE not in label.key,
     ],
-    ids=["planning", "headers", "looking what the store can do", "a part", "publishing"],
+    ids=["planning", "headers", "looking what the store can do", "ranges", "a part", "publishing"],
 )
 def test_nobody_is_waited_for(job: ReferenceJob, tmp_path: Path, silent: Callable[[Label], bool]) -> None:
     spec = tmp_path / "merge.yaml"

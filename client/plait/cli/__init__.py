@@ -37,6 +37,9 @@ for _command in (merge, plan, inspect, verify, clean):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
-    from plait.cli.run import run
+    from plait.cli.run import exit_now, run
 
-    sys.exit(run(cli, list(sys.argv[1:] if arguments is None else arguments)))
+    status = run(cli, list(sys.argv[1:] if arguments is None else arguments))
+    if status:  # threads may still wait for a store; the interpreter would wait for them
+        exit_now(status)
+    sys.exit(status)

@@ -78,7 +78,11 @@ def leave_soon(as_json: bool) -> threading.Timer:
 
 def leave(as_json: bool) -> NoReturn:
     """End the process now, whatever its threads wait for."""
-    status = _fail(Cancelled("interrupted"), as_json, debug=False)
+    exit_now(_fail(Cancelled("interrupted"), as_json, debug=False))
+
+
+def exit_now(status: int) -> NoReturn:
+    """Exit without waiting for threads; what was printed is not lost."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
