@@ -167,8 +167,9 @@ class ReferenceJob:
         assert len(ours) <= lost_uploads, ours
         if ours:
             left = self.clean()
-            assert {(f"{OUT}/{upload.key}", upload.id) for upload in left.unlisted} == ours
-            assert not left.ours
+            told = (*left.unlisted, *left.ours)
+            assert {(f"{OUT}/{upload.key}", upload.id) for upload in told} == ours
+            assert all(upload.key.startswith(PRIVATE) for upload in left.ours)
             assert self.bucket.download(OUT) == found
         assert self.bucket.pending() == {self.bystander}
         assert self.bucket.etags("sources/") == self.sources
