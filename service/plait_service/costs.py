@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait_workers.job import Action, Job
-from plait_workers.ranges import NEAR
+from plait_workers.storage.base import NEAR
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

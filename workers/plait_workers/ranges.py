@@ -6,12 +6,9 @@ Ranges of one file that touch, or nearly, are one request.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from plait_workers.job import HEADER, Action, Job
-
-NEAR: Final = 64 << 10
-"""Ranges of one file with a gap of at most this many bytes are one request."""
+from plait_workers.storage.base import NEAR
 
 Lane = tuple[int, int, int]
 """(source, copy, file): one front-to-back reading. Copy 0 is the tensor itself, others are its twins."""

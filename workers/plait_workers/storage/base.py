@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+NEAR: Final = 64 << 10
+"""Bytes between two ranges of one object that are rather read than asked around: the two are one request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from plait.errors import InternalError, SourceChanged, SourceMissing, StoreUnavailable
-from plait_workers.storage.base import Scan
+from plait_workers.storage.base import NEAR, Scan
 from plait_workers.storage.s3.connection import Connection
 from plait_workers.storage.s3.errors import WrongAnswer, map_error
-
-SKIP: Final = 64 << 10
-"""Bytes between two reads of a range that are rather read than asked around."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +159,7 @@ class S3Scan:
 
     def _go_to(self, offset: int) -> None:
         """The start of the next range, or a little further in this one."""
-        if 0 <= self._at <= offset < self._stop and offset - self._at <= SKIP:
+        if 0 <= self._at <= offset < self._stop and offset - self._at <= NEAR:
             gap = offset - self._at
             if gap:
                 self.read(self._at, memoryview(bytearray(gap)))
