@@ -17,7 +17,7 @@ from plait.uri import parse_uri
 from plait_workers.checkpoint.model import Checkpoint, load_checkpoint
 from plait_workers.kernels.encode import convert
 from plait_workers.kernels.forms import form_of
-from plait_workers.kernels.select_loops import count_changed
+from plait_workers.kernels.select import count_changed
 from plait_workers.storage.base import ObjectStore, RangeReader
 from plait_workers.storage.registry import Stores
 from plait_workers.working import working_dtype

@@ -13,7 +13,7 @@ from plait.cli import cli
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 PLAIT = Path(sys.executable).parent / "plait"
-HEAVY = {"numpy", "numba", "torch", "ray", "transformers", "pydantic", "yaml", "rich", "awscrt", "psutil"}
+HEAVY = {"numpy", "torch", "ray", "transformers", "pydantic", "yaml", "rich", "awscrt", "psutil"}
 
 
 def _imported(statement: str) -> set[str]:
@@ -34,7 +34,7 @@ def test_a_spec_needs_neither_numpy_nor_torch() -> None:
     loaded = _imported(
         "from plait import MergeSpec\nMergeSpec(models=['a'], output='o', method={'name': 'x'})"
     )
-    assert not loaded & {"numpy", "numba", "torch", "plait_workers", "plait_service"}
+    assert not loaded & {"numpy", "torch", "plait_workers", "plait_service"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

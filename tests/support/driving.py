@@ -24,7 +24,7 @@ from plait_service.prepare import Prepared
 from tests.support.merging import budget_for, prepared_of
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["plait_service.driver", "plait_service.prepare", "tests.support.warm"])
+CONTEXT.set_forkserver_preload(["plait_service.driver", "plait_service.prepare"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,7 +189,7 @@ def make_job(bucket: Bucket, folder: Path) -> ReferenceJob:
         bucket.upload(folder / name, f"sources/{name}")
     number = bucket.begin_upload("sources/begun-by-another")
     job = ReferenceJob(bucket, ("sources/begun-by-another", number), bucket.etags("sources/"))
-    job.run()  # opens connections, compiles kernels
+    job.run()  # opens connections
     job = replace(job, expected=bucket.download(OUT))
     job.clear()
     proxy = job.run()

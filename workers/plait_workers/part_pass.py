@@ -190,18 +190,12 @@ class PartPass:
             dtype = job.dtypes[job.dtype_of[source, tensor]]
             # An element that a bound cuts is read by both neighbours; it counts where it begins.
             raw = self._read(tensor, source, first * dtype.itemsize, count * dtype.itemsize, low == 0)
-            array = np.frombuffer(raw, _storage(dtype))
-            if not array.flags.aligned:  # in the file; kernels want it otherwise
-                scratch = self._workspace.scratch(source, array.nbytes)
-                scratch[:] = raw
-                array = np.frombuffer(scratch, _storage(dtype))
-            arrays.append(array)
+            arrays.append(np.frombuffer(raw, _storage(dtype)))
         self._compare_twins(tensor, first, arrays, low == 0)
         base = arrays.pop() if out.uses_base else None
         place = self._reserve(high - low)
-        whole = high - low == count * out.dtype.itemsize
         target = np.frombuffer(place, np.uint8)
-        if whole and target.__array_interface__["data"][0] % out.dtype.itemsize == 0:
+        if high - low == count * out.dtype.itemsize:
             merger.merge(arrays[: job.num_models], base, target.view(_storage(out.dtype)), first, counters)
         else:
             spare = np.empty(count, _storage(out.dtype))

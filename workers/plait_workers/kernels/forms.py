@@ -13,13 +13,13 @@ nan     digits at or above this are NaN
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from plait_workers.checkpoint.dtypes import Dtype
-from plait_workers.kernels.compiled import AnyArray
 
 _FLOAT_FORMS: Final[Mapping[str, tuple[int, int, int, int, int]]] = {
     "F64": (0, 2**63 - 1, 2**63 - 1, 0x7FF << 52, (0x7FF << 52) + 1),
@@ -34,10 +34,15 @@ _FLOAT_FORMS: Final[Mapping[str, tuple[int, int, int, int, int]]] = {
 }
 
 
-def form_of(dtype: Dtype) -> AnyArray:
-    """The (5,) form of a dtype, in its own width. Integers and booleans have no NaN and one zero."""
+class Form(ctypes.Structure):
+    """``value_form`` of the kernels."""
+
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("flip", "digits", "zero", "inf_from", "nan_from"))
+
+
+def form_of(dtype: Dtype) -> Form:
+    """The form of a dtype. Integers and booleans have no NaN and one zero."""
     storage = dtype.storage
     assert storage is not None, dtype.name
     everything = int(np.iinfo(storage).max)
-    form = _FLOAT_FORMS.get(dtype.name, (0, 0, everything, 1, 1))
-    return np.array(form, dtype=storage)
+    return Form(*_FLOAT_FORMS.get(dtype.name, (0, 0, everything, 1, 1)))

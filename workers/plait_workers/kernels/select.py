@@ -5,179 +5,186 @@ what comes out needs only how much probability M of S changed an element: the ba
 ((S - M) / S)^(n + 1), else one of the changed sub-models is taken in proportion to its weight. So
 two random numbers an element and one look at each sub-model are enough, for every n.
 
-An array is cut into tiles that stay in cache. For each tile: count what changed, draw, rank (which of
-the changed ones is taken), pick. The loops are in :mod:`plait_workers.kernels.select_loops`.
+The loops are in ``native/select_width.h``. The laws here hold what they draw by; they are made once a
+tensor.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
 import numpy as np
 
-from plait_workers.kernels.compiled import AnyArray, I64Array, Number, U32Array, U64Array, compiled
-from plait_workers.kernels.philox import draw
-from plait_workers.kernels.select_loops import (
-    KEEP_BASE,
-    count_1,
-    count_4,
-    count_nan,
-    largest_digits,
-    non_finite,
-    pick_1,
-    pick_4,
-    pick_nan,
-    rank_elements,
-    take_between,
-    tile,
+from plait_workers.kernels.forms import Form
+from plait_workers.kernels.native import (
+    AnyArray,
+    I64Array,
+    Pointer,
+    address,
+    addresses,
+    check_done,
+    check_lengths,
+    kernel,
 )
+from plait_workers.kernels.philox import Key
 
-TILE = 2048
-_32 = np.uint64(32)
-_U16 = np.uint16
-_U32 = np.uint32
-
-
-@compiled
-def _count_tile(
-    pointers: U64Array, b: AnyArray, m: AnyArray, start: Number, n: Number, form: AnyArray, stats: I64Array
-) -> bool:
-    """Fill ``m`` with the number of changed sub-models; true where a value is not finite."""
-    num = len(pointers)
-    flip, digits, sign_free = form[0], form[1], form[2]
-    largest = largest_digits(b, n, flip, digits)
-    for j in range(n):
-        m[j] = 0
-    i = 0
-    while i + 4 <= num:
-        x0, x1 = tile(pointers, i, start, n, b), tile(pointers, i + 1, start, n, b)
-        x2, x3 = tile(pointers, i + 2, start, n, b), tile(pointers, i + 3, start, n, b)
-        largest = count_4(x0, x1, x2, x3, b, m, n, flip, digits, sign_free, largest)
-        i += 4
-    while i < num:
-        x0 = tile(pointers, i, start, n, b)
-        largest = count_1(x0, b, m, n, flip, digits, sign_free, largest)
-        i += 1
-    if largest < form[3]:
-        return False
-    for j in range(n):
-        m[j] = 0
-    for i in range(num):
-        x0 = tile(pointers, i, start, n, b)
-        stats[num + 1 + i] += non_finite(x0, n, flip, digits, form[3])
-        count_nan(x0, b, m, n, flip, digits, sign_free, form[4])
-    stats[2 * num + 1] += non_finite(b, n, flip, digits, form[3])
-    return True
+_LEAST_TABLE: Final = 32
+"""Entries that a kernel may read of a table of thresholds, whatever its size."""
 
 
-@compiled
-def _pick_tile(
-    pointers: U64Array,
-    b: AnyArray,
-    rank: AnyArray,
-    out: AnyArray,
-    start: Number,
-    n: Number,
-    form: AnyArray,
-    with_nan: bool,
-    stats: I64Array,
-) -> None:
-    num = len(pointers)
-    sign_free = form[2]
-    i = 0
-    while not with_nan and i + 4 <= num:
-        x0, x1 = tile(pointers, i, start, n, b), tile(pointers, i + 1, start, n, b)
-        x2, x3 = tile(pointers, i + 2, start, n, b), tile(pointers, i + 3, start, n, b)
-        pick_4(x0, x1, x2, x3, b, rank, out, n, sign_free, stats[i : i + 4])
-        i += 4
-    while i < num:
-        x0 = tile(pointers, i, start, n, b)
-        if with_nan:
-            stats[i] += pick_nan(x0, b, rank, out, n, form[0], form[1], sign_free, form[4])
-        else:
-            stats[i] += pick_1(x0, b, rank, out, n, sign_free)
-        i += 1
+class _Selection(ctypes.Structure):
+    """``selection`` of the kernels."""
+
+    _fields_ = (
+        ("inputs", Pointer),
+        ("base", Pointer),
+        ("out", Pointer),
+        ("num_models", ctypes.c_size_t),
+        ("n", ctypes.c_size_t),
+        ("first", ctypes.c_uint64),
+        ("k0", ctypes.c_uint32),
+        ("k1", ctypes.c_uint32),
+        ("form", Pointer),
+        ("stats", Pointer),
+    )
 
 
-@compiled
-def select_equal(
-    pointers: U64Array,
-    base: AnyArray,
-    out: AnyArray,
-    first: Number,
-    k0: Number,
-    k1: Number,
-    keep: U32Array,
-    form: AnyArray,
-    stats: I64Array,
-) -> None:
-    """Select with resampling (n >= 1), all weights equal.
+class _Law(ctypes.Structure):
+    """``law`` of the kernels."""
+
+    _fields_ = (
+        ("keep", Pointer),
+        ("keep_size", ctypes.c_size_t),
+        ("weights", Pointer),
+        ("resample", ctypes.c_int),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A stretch of a tensor to select in. Arrays hold n bit patterns, aligned or not.
 
     Args:
-        pointers: addresses of K arrays of len(out) bit patterns each.
-        base: len(out) bit patterns.
+        inputs: K arrays.
         out: what is taken; may not overlap an input.
         first: index of the first element within its whole tensor.
-        k0, k1: the tensor's Philox key.
-        keep: (K + 1,) thresholds T by the number of changed sub-models; the base stays if v < T.
-        form: (5,) what the bits mean, see :mod:`plait_workers.kernels.forms`.
+        key: the tensor's Philox key.
+        form: what the bits mean.
         stats: (2 K + 2,) counters to add to: taken from each sub-model; base kept; non-finite
             values of each sub-model; of the base.
     """
-    num = len(pointers)
-    u, v = np.empty(TILE + 8, np.uint32), np.empty(TILE + 8, np.uint32)
-    m, rank = np.empty(TILE, np.uint16), np.empty(TILE, np.uint16)
-    for start in range(0, len(out), TILE):
-        n = min(TILE, len(out) - start)
-        b, o = base[start : start + n], out[start : start + n]
-        with_nan = _count_tile(pointers, b, m, start, n, form, stats)
-        for j in range(n):
-            o[j] = b[j]
-        if largest_digits(m, n, _U16(0), KEEP_BASE) == 0:
-            stats[num] += n  # a frozen stretch: nothing to draw
-            continue
-        index = np.uint64(first) + np.uint64(start)
-        odd = np.int64(index & np.uint64(1))
-        draw(np.uint64(k0), np.uint64(k1), index >> np.uint64(1), (n + odd + 3) // 4 * 2, u, v)
-        rank_elements(u[odd:], v[odd:], m, keep, rank, n)
-        before = stats[:num].sum()
-        _pick_tile(pointers, b, rank, o, start, n, form, with_nan, stats)
-        stats[num] += n - (stats[:num].sum() - before)
+
+    inputs: Sequence[AnyArray]
+    out: AnyArray
+    first: int
+    key: Key
+    form: Form
+    stats: I64Array
+
+    def select(self, name: str, base: AnyArray | None, *law: Any) -> None:
+        """Run a kernel on it."""
+        n, (k0, k1) = len(self.out), self.key
+        check_lengths(n, *self.inputs, self.out, *(() if base is None else (base,)))
+        pointers = addresses(self.inputs)
+        selection = _Selection(
+            ctypes.addressof(pointers),
+            None if base is None else address(base),
+            address(self.out),
+            len(self.inputs),
+            n,
+            self.first,
+            k0,
+            k1,
+            ctypes.addressof(self.form),
+            address(self.stats),
+        )
+        width = 8 * self.out.itemsize
+        check_done(kernel(f"{name}_{width}")(ctypes.byref(selection), *law))
 
 
-@compiled
-def select_blind(
-    pointers: U64Array,
-    out: AnyArray,
-    first: Number,
-    k0: Number,
-    k1: Number,
-    total: Number,
-    upto: U32Array,
-    form: AnyArray,
-    stats: I64Array,
-) -> None:
-    """Select without resampling (n = 0): the base is not looked at.
+class Law(Protocol):
+    """What elements are drawn by."""
+
+    def select(self, stretch: Stretch, base: AnyArray | None) -> None:
+        """Fill ``stretch.out``."""
+        ...
+
+
+@dataclass(frozen=True)
+class EqualLaw:
+    """n >= 1, all weights equal.
 
     Args:
-        total: S, the sum of the integer weights.
-        upto: (K,) the weights' running sums W_0 + .. + W_i.
-
-    The others, and ``stats``, are those of :func:`select_equal`.
+        keep: (K + 1,) thresholds T by the number of changed sub-models; the base stays if v < T.
     """
-    num = len(pointers)
-    u, v = np.empty(TILE + 8, np.uint32), np.empty(TILE + 8, np.uint32)
-    for start in range(0, len(out), TILE):
-        n = min(TILE, len(out) - start)
-        o = out[start : start + n]
-        index = np.uint64(first) + np.uint64(start)
-        odd = np.int64(index & np.uint64(1))
-        draw(np.uint64(k0), np.uint64(k1), index >> np.uint64(1), (n + odd + 3) // 4 * 2, u, v)
-        t = u[odd:]
-        for j in range(n):
-            t[j] = _U32((np.uint64(t[j]) * np.uint64(total)) >> _32)
-        below = _U32(0)
-        for i in range(num):
-            x = tile(pointers, i, start, n, out)
-            if largest_digits(x, n, form[0], form[1]) >= form[3]:
-                stats[num + 1 + i] += non_finite(x, n, form[0], form[1], form[3])
-            stats[i] += take_between(x, t, o, n, below, upto[i])
-            below = upto[i]
+
+    keep: Sequence[int]
+    _c: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        table = np.zeros(max(_LEAST_TABLE, len(self.keep)), np.uint32)
+        table[: len(self.keep)] = self.keep
+        ones = np.ones(len(self.keep), np.uint32)
+        object.__setattr__(self, "_c", (_Law(address(table), len(self.keep), address(ones), 0), table, ones))
+
+    def select(self, stretch: Stretch, base: AnyArray | None) -> None:
+        """Fill ``stretch.out``; needs the base."""
+        assert base is not None
+        stretch.select("select_equal", base, ctypes.byref(self._c[0]))
+
+
+@dataclass(frozen=True)
+class WeightedLaw:
+    """n >= 1, weights not all equal.
+
+    Args:
+        weights: (K,) integer weights W_i, with sum 2**24.
+        resample: n, or -1 for unlimited.
+    """
+
+    weights: Sequence[int]
+    resample: int
+    _c: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        weights = np.array(self.weights, np.uint32)
+        object.__setattr__(self, "_c", (_Law(None, 0, address(weights), self.resample), weights))
+
+    def select(self, stretch: Stretch, base: AnyArray | None) -> None:
+        """Fill ``stretch.out``; needs the base."""
+        assert base is not None
+        stretch.select("select_weighted", base, ctypes.byref(self._c[0]))
+
+
+@dataclass(frozen=True)
+class BlindLaw:
+    """n = 0: the base is not looked at.
+
+    Args:
+        weights: (K,) integer weights W_i with sum S.
+    """
+
+    weights: Sequence[int]
+    _upto: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_upto", np.cumsum(self.weights, dtype=np.uint32))
+
+    def select(self, stretch: Stretch, base: AnyArray | None) -> None:
+        """Fill ``stretch.out``."""
+        total = ctypes.c_uint32(int(self._upto[-1]))
+        stretch.select("select_blind", None, total, Pointer(address(self._upto)))
+
+
+def count_changed(x: AnyArray, base: AnyArray, form: Form) -> int:
+    """How many elements of x differ from the base's in value: -0 equals +0, a NaN equals nothing."""
+    check_lengths(len(x), x, base)
+    count = kernel(f"count_changed_{8 * x.itemsize}")
+    count.restype = ctypes.c_int64
+    found: int = count(
+        Pointer(address(x)), Pointer(address(base)), ctypes.c_size_t(len(x)), ctypes.byref(form)
+    )
+    return found

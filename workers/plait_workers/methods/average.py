@@ -14,9 +14,8 @@ import numpy as np
 
 from plait.errors import PlaitError, SpecInvalid
 from plait_workers.checkpoint.dtypes import Dtype
-from plait_workers.kernels.average import average_f32, average_f64
-from plait_workers.kernels.compiled import addresses
-from plait_workers.kernels.encode import CODES, F8, NARROW, table_of
+from plait_workers.kernels.average import Averager
+from plait_workers.kernels.encode import CODES, F8, NARROW, narrow_format, table_of
 from plait_workers.methods.base import Bits, Counters, Merger, Method, TensorContext
 
 
@@ -69,17 +68,16 @@ class Average(Method):
 class _AverageMerger:
     def __init__(self, method: Average, context: TensorContext) -> None:
         names = [dtype.name for dtype in context.inputs]
-        self._codes = np.array([CODES.get(name, F8) for name in names], np.int64)
-        self._weights = np.array(method.factors(context.weights), np.float64)
-        self._table = table_of(names[0])
-        self._out_code = CODES.get(context.output.name, F8)
-        self._target = np.array(NARROW.get(context.output.name, (0,) * 6), np.int64)
-        self._kernel = average_f64 if "F64" in names else average_f32
+        self._averager = Averager(
+            codes=np.array([CODES.get(name, F8) for name in names], np.int64),
+            weights=np.array(method.factors(context.weights), np.float64),
+            table=table_of(names[0]),
+            out_code=CODES.get(context.output.name, F8),
+            to=narrow_format(context.output.name),
+            accumulator="f64" if "F64" in names else "f32",
+        )
 
     def merge(
         self, inputs: Sequence[Bits], base: Bits | None, out: Bits, first: int, counters: Counters
     ) -> None:
-        pointers = addresses(list(inputs))
-        self._kernel(
-            pointers, self._codes, self._weights, self._table, out, self._out_code, self._target, counters
-        )
+        self._averager.average(inputs, out, counters)

@@ -17,12 +17,10 @@ from pydantic import Field
 
 from plait.errors import PlaitError, SpecInvalid
 from plait_workers.checkpoint.dtypes import Dtype
-from plait_workers.kernels.compiled import addresses
 from plait_workers.kernels.encode import convert
 from plait_workers.kernels.forms import form_of
 from plait_workers.kernels.philox import tensor_key
-from plait_workers.kernels.select import select_blind, select_equal
-from plait_workers.kernels.select_weighted import select_weighted
+from plait_workers.kernels.select import BlindLaw, EqualLaw, Law, Stretch, WeightedLaw
 from plait_workers.methods.base import Bits, Counters, Merger, Method, TensorContext
 
 TOTAL: Final = 1 << 24
@@ -115,46 +113,38 @@ class _SelectMerger:
     def __init__(self, method: Select, context: TensorContext) -> None:
         self._context = context
         self._blind = method.resample == 0 or context.base is None
-        self._resample = -1 if method.resample == "unlimited" else method.resample
         self._key = tensor_key(context.seed, context.name)
         self._form = form_of(context.working)
-        self._weights = integer_weights(context.weights)
-        self._equal = len(set(self._weights)) == 1 and self._weights[0] == 1
-        self._integers = np.array(self._weights, np.uint32)
-        self._upto = np.cumsum(self._integers, dtype=np.uint32)
-        self._keep = np.array(keep_thresholds(len(self._weights), max(-1, self._resample)), np.uint32)
+        self._law = self._law_of(integer_weights(context.weights), method.resample)
+
+    def _law_of(self, weights: list[int], resample: int | Literal["unlimited"]) -> Law:
+        if self._blind:
+            return BlindLaw(weights)
+        rounds = -1 if resample == "unlimited" else resample
+        if set(weights) == {1}:
+            return EqualLaw(keep_thresholds(len(weights), rounds))
+        return WeightedLaw(weights, rounds)
 
     def merge(
         self, inputs: Sequence[Bits], base: Bits | None, out: Bits, first: int, counters: Counters
     ) -> None:
-        context, (k0, k1) = self._context, self._key
-        arrays = [self._in_working(x, dtype.name) for x, dtype in zip(inputs, context.inputs, strict=True)]
-        pointers = addresses(arrays)
+        context = self._context
         direct = context.output.name == context.working.name
         target = out if direct else np.empty(len(out), context.working.storage)
+        stretch = Stretch(
+            inputs=[self._in_working(x, dtype.name) for x, dtype in zip(inputs, context.inputs, strict=True)],
+            out=target,
+            first=first,
+            key=self._key,
+            form=self._form,
+            stats=counters,
+        )
         if self._blind:
-            select_blind(
-                pointers, target, first, k0, k1, sum(self._weights), self._upto, self._form, counters
-            )
+            self._law.select(stretch, None)
         else:
             assert base is not None
             assert context.base is not None
-            common = self._in_working(base, context.base.name)
-            if self._equal:
-                select_equal(pointers, common, target, first, k0, k1, self._keep, self._form, counters)
-            else:
-                select_weighted(
-                    pointers,
-                    common,
-                    target,
-                    first,
-                    k0,
-                    k1,
-                    self._integers,
-                    self._resample,
-                    self._form,
-                    counters,
-                )
+            self._law.select(stretch, self._in_working(base, context.base.name))
         if not direct:
             convert(target, context.working.name, out, context.output.name)
 

@@ -1,7 +1,7 @@
 """Reads local files through memory maps: no byte is copied between the page cache and a kernel.
 
 A mapped file that is cut short while it is read raises SIGBUS, which would end the process. So that it
-ends the merge with ``source-changed`` instead, the handler of :mod:`plait_workers.kernels.bus_error`
+ends the merge with ``source-changed`` instead, the handler of ``kernels/native/bus_error.c``
 puts zeros where a page of ours is missing, and counts it; the reader's next check finds the count. A
 SIGBUS anywhere else goes to whoever handled it before.
 
@@ -23,30 +23,10 @@ from typing import Any, Final
 import numpy as np
 import psutil
 
-from plait_workers.kernels.bus_error import (
-    MAX_MAPS,
-    ROW_START,
-    ROW_WORDS,
-    SET_TABLE,
-    SIGBUS,
-    TABLE_WORDS,
-    handler_address,
-)
+from plait_workers.kernels.native import library
 from plait_workers.storage.local_io import LocalReader
 
 _LOCAL_SYSTEMS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "zfs", "overlay"})
-_SA_SIGINFO: Final = 4
-
-
-class _SigAction(ctypes.Structure):
-    """``struct sigaction`` of the C libraries of 64-bit Linux."""
-
-    _fields_ = (
-        ("handler", ctypes.c_void_p),
-        ("mask", ctypes.c_byte * 128),
-        ("flags", ctypes.c_int),
-        ("restorer", ctypes.c_void_p),
-    )
 
 
 class _Guard:
@@ -54,37 +34,26 @@ class _Guard:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._table = np.zeros(TABLE_WORDS, np.uint64)
-        self._before = _SigAction()
-        self._table[0] = ctypes.addressof(self._before)
-        address = handler_address()
-        table = self._table.__array_interface__["data"][0]
-        tell = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_uint64, ctypes.c_uint64)(address)
-        tell(SET_TABLE, table, 0)
-        action = _SigAction(handler=address, flags=_SA_SIGINFO)
-        library = ctypes.CDLL(None, use_errno=True)
-        if library.sigaction(SIGBUS, ctypes.byref(action), ctypes.byref(self._before)) != 0:
-            raise OSError(ctypes.get_errno(), "sigaction")
+        self._library = library()
+        self._library.plait_guard_hits.restype = ctypes.c_long
+        if self._library.plait_guard_install() != 0:
+            raise OSError("the system refuses a handler of SIGBUS")
 
     def add(self, start: int, size: int) -> int | None:
         """Guard a map; its row, or None if the table is full."""
         with self._lock:
-            rows = self._table[ROW_START:].reshape(MAX_MAPS, ROW_WORDS)
-            free = np.flatnonzero(rows[:, 1] == 0)
-            if not len(free):
-                return None
-            row = int(free[0])
-            rows[row] = (start, start + size, 0)
-            return row
+            row: int = self._library.plait_guard_add(ctypes.c_void_p(start), ctypes.c_size_t(size))
+            return row if row >= 0 else None
 
     def hits(self, row: int) -> int:
         """How many pages were missing."""
-        return int(self._table[ROW_START + ROW_WORDS * row + 2])
+        hits: int = self._library.plait_guard_hits(row)
+        return hits
 
     def remove(self, row: int) -> None:
         """Forget a map that is gone."""
         with self._lock:
-            self._table[ROW_START + ROW_WORDS * row :][:ROW_WORDS] = 0
+            self._library.plait_guard_remove(row)
 
 
 @functools.cache
