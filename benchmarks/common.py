@@ -20,6 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from plait_workers.kernels.native import levels
+
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
 RESULTS = HERE / "results"
@@ -83,7 +85,7 @@ def machine() -> dict[str, Any]:
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.machine(),
     )
-    names = ("numpy", "numba", "llvmlite", "plait")
+    names = ("numpy", "plait")
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
@@ -92,6 +94,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in names},
         "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "kernels": levels()[0],
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
 
@@ -110,7 +113,7 @@ def report(name: str, title: str, figures: Sequence[Figure], options: argparse.N
     facts = machine()
     _console.print(
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_bytes'] / 1e9:.0f} GB; "
-        f"Python {facts['python']}, numpy {facts['numpy']}, numba {facts['numba']}, "
+        f"Python {facts['python']}, numpy {facts['numpy']}, kernels {facts['kernels']}, "
         f"plait {facts['plait']} at {facts['commit']}{', changed' if facts['uncommitted_changes'] else ''}",
         highlight=False,
     )

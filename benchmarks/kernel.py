@@ -123,7 +123,7 @@ def selecting(stretch: Stretch, resample: int = 4, factors: Sequence[float] | No
     def do(first: int) -> None:
         merger.merge(stretch.inputs, stretch.base, stretch.out, first, counters)
 
-    do(0)  # compiles, or loads what was compiled
+    do(0)  # loads the kernels
     return Variant(do=do, num_elements=stretch.num_elements)
 
 

@@ -112,7 +112,7 @@ def compare(options: argparse.Namespace) -> list[Figure]:
     """
     bench, tries = Bench(options), options.mergekit_options or MERGEKIT_TRIES
     for start in commands(tiny_bench(options), options.mergekit, tries[:1]).values():
-        start()  # compiles kernels and byte code; not timed
+        start()  # compiles byte code; not timed
     seconds = alternate(options.rounds, commands(bench, options.mergekit, tries), bench.before)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     best = min(tries, key=lambda words: median[f"mergekit linear {words}"])

@@ -198,7 +198,7 @@ def use(server: Server) -> None:
 
 
 def warm_up(folder: Path, models: int) -> None:
-    """Compile kernels and load what a merge imports, with a local merge of a megabyte."""
+    """Load kernels and what a merge imports, with a local merge of a megabyte."""
     make_models(folder / TINY, SMALL, models)
     with tempfile.TemporaryDirectory() as place:
         sources = [folder / TINY / name for name in model_names(models)]
