@@ -69,9 +69,9 @@ def _interrupt(as_json: bool) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def leave_soon(as_json: bool) -> threading.Timer:
-    """What ends the process, when it is started, unless it is cancelled within two seconds."""
-    timer = threading.Timer(_LAST_MOMENT, leave, (as_json,))
+def leave_soon(as_json: bool, seconds: float = _LAST_MOMENT) -> threading.Timer:
+    """What ends the process, when it is started, unless it is cancelled within so many seconds."""
+    timer = threading.Timer(seconds, leave, (as_json,))
     timer.daemon = True
     return timer
 
