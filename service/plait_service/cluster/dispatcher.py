@@ -236,12 +236,10 @@ class Dispatcher(Generic[U]):
         if unit not in self._open:
             return
         self._let_go(unit, worker)
-        if not helps_again(error):
-            self.error = self.error or error
         trouble = self._trouble.setdefault(unit, _Trouble())
         trouble.failures += 1
         trouble.shunned.add(worker)
-        if trouble.failures >= self._policy.attempts:
+        if trouble.failures >= self._policy.attempts or not helps_again(error):
             self.error = self.error or error
         self._wait(unit, trouble.failures, now)
 
@@ -260,9 +258,10 @@ class Dispatcher(Generic[U]):
 
     def _wait(self, unit: U, times: int, now: float) -> None:
         """Back to the queue after a while, unless somebody else has it."""
-        self._tell("retried", unit, None)
         if self._holders.get(unit):
             return
+        if self.error is None:
+            self._tell("retried", unit, None)
         longest = min(self._policy.longest_backoff, self._policy.backoff * 2 ** (times - 1))
         due = now + longest * (0.5 + self._jitter() / 2)
         heapq.heappush(self._later, (due, next(self._numbers), unit))
