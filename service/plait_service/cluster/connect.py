@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,12 +92,13 @@ def _private_cluster() -> Iterator[None]:
     """On this machine, for this user alone, in a folder that goes away with it."""
     parent = "/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()  # sockets want short paths
     folder = Path(tempfile.mkdtemp(prefix="plait-ray-", dir=parent))
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
-    os.environ.pop("RAY_AUTH_TOKEN", None)
+    if "ray" not in sys.modules:  # it looks at these once, as it is imported
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+        os.environ.pop("RAY_AUTH_TOKEN", None)
     os.environ.pop("RAY_ADDRESS", None)
     try:
         with _connected(

@@ -10,7 +10,7 @@ import ray
 
 from plait import __version__
 from plait.errors import Cancelled
-from plait_service.cluster.actor import DriverCounters
+from plait_service.cluster.actor import DriverCounters, WorkerActor
 from plait_service.cluster.connect import no_cluster
 from plait_service.cluster.dispatcher import Dispatcher, Policy
 from plait_service.cluster.messages import Answer, Begin, Hello, Orders, Setup, boot_id
@@ -44,6 +44,7 @@ class RayExecutor:
         events: told what happens to workers and units.
         policy: of retries, deadlines and copies.
         patience: seconds without any worker after which it gives up.
+        actor: the class of workers; benchmarks have one that does nothing.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class RayExecutor:
         events: Events | None = None,
         policy: Policy | None = None,
         patience: float = PATIENCE,
+        actor: type[WorkerActor] = WorkerActor,
     ) -> None:
         self._job = prepared.plan.job
         self._events = events or Events(self._job.fingerprint)
@@ -72,7 +74,7 @@ class RayExecutor:
         )
         with ray_errors("sending the plan to the cluster", "Ray"):
             self._view = View()
-            self._pool = Pool(setup, self._job, resources)
+            self._pool = Pool(setup, self._job, resources, actor)
         self._rounds = 0
         self._round: _Round | None = None
 

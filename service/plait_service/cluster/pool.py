@@ -79,9 +79,11 @@ class Pool:
         setup: for each worker.
         job: of the merge; put into Ray's object store once.
         resources: what is wanted.
+        actor: the class of workers.
     """
 
-    def __init__(self, setup: Setup, job: Job, resources: Resources) -> None:
+    def __init__(self, setup: Setup, job: Job, resources: Resources, actor: type[WorkerActor]) -> None:
+        self._actor = ray.remote(actor)
         self._setup = setup
         self._resources = resources
         self._job = ray.put(pack(job))
@@ -128,7 +130,7 @@ class Pool:
             "max_task_retries": 0,
         }
         made = {key: value for key, value in options.items() if value is not None}
-        actor = ray.remote(WorkerActor).options(**made).remote(setup, self._job, place.name)
+        actor = self._actor.options(**made).remote(setup, self._job, place.name)
         life = Life(name, place, actor, now, place.node)
         place.life = self._lives[life.name] = life
         return life

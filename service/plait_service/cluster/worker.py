@@ -6,9 +6,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from plait import __version__
 from plait.errors import Cancelled, ClusterUnsuitable, InternalError, PlaitError, UploadGone
@@ -17,9 +17,11 @@ from plait_service.budget import Budget, budget_of, default_memory, default_thre
 from plait_service.cluster.messages import Answer, Begin, Hello, Orders, Result, Setup, Totals, boot_id
 from plait_workers.job import Job, Unit
 from plait_workers.metering import Meter
+from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import ObjectStore, Upload
 from plait_workers.storage.registry import Stores
 from plait_workers.unit import UnitRunner
+from plait_workers.workspace import Workspace
 
 BEAT: Final = 1.0
 """Seconds after which a worker answers, results or none."""
@@ -35,9 +37,11 @@ class Worker:
     Args:
         setup: of the merge.
         job: what is to be done.
+        runner: makes what runs units; benchmarks have one that does nothing.
     """
 
-    def __init__(self, setup: Setup, job: Job) -> None:
+    def __init__(self, setup: Setup, job: Job, runner: Callable[..., Runner] = UnitRunner) -> None:
+        self._make_runner = runner
         self._setup = setup
         self._job = job
         self._lock = threading.Lock()
@@ -81,7 +85,19 @@ class Worker:
         budget = _shrunk(self._job, stores, output, self._setup, begin.shrink, remote=remote)
         # Elsewhere than on the driver's machine, a part is durable only if it is synced here.
         syncs = self._setup.boot != boot_id()
-        return _Round(self._job, stores, output, begin, budget, syncs=syncs)
+        round_ = _Round(begin, budget, output if syncs else None)
+        runner = self._make_runner(
+            job=self._job,
+            stores=stores,
+            output=output,
+            uploads=list(begin.uploads),
+            step_bytes=budget.step_bytes,
+            stop=round_.stop,
+            on_bytes=round_.made,
+            meter=round_.meter,
+        )
+        round_.start(runner)
+        return round_
 
     def sync(self, orders: Orders) -> Answer:
         """Take over orders; answer when there are results, and at the latest after a second."""
@@ -147,47 +163,44 @@ def _unseen(where: str, found: str) -> ClusterUnsuitable:
     )
 
 
+class Runner(Protocol):
+    """What runs units; see :class:`~plait_workers.unit.UnitRunner`."""
+
+    def workspace(self) -> Workspace:
+        """Buffers for one thread."""
+        ...
+
+    def run(self, unit: Unit, workspace: Workspace) -> PartRecord:
+        """Do one unit."""
+        ...
+
+
 class _Round:
     """One round of work: a queue, its threads, and the results that the driver has not seen."""
 
-    def __init__(
-        self,
-        job: Job,
-        stores: list[ObjectStore],
-        output: ObjectStore,
-        begin: Begin,
-        budget: Budget,
-        *,
-        syncs: bool,
-    ) -> None:
+    def __init__(self, begin: Begin, budget: Budget, synced: ObjectStore | None) -> None:
         self.number = begin.number
         self.budget = budget
         self._uploads = begin.uploads
-        self._output = output if syncs else None
-        self._stop = threading.Event()
-        self._meter = Meter()
-        self._runner = UnitRunner(
-            job=job,
-            stores=stores,
-            output=output,
-            uploads=list(begin.uploads),
-            step_bytes=budget.step_bytes,
-            stop=self._stop,
-            on_bytes=self._made,
-            meter=self._meter,
-        )
+        self._synced = synced
+        self.stop = threading.Event()
+        self.meter = Meter()
         self._changed = threading.Condition()
         self._todo: dict[Unit, None] = {}
         self._running: dict[Unit, int] = {}
         self._results: list[Result] = []
         self._told = 0
         self._heard = time.monotonic()
-        for index in range(budget.threads):
-            threading.Thread(target=self._work, name=f"plait-unit-{index}", daemon=True).start()
+
+    def start(self, runner: Runner) -> None:
+        """Begin to work."""
+        for index in range(self.budget.threads):
+            name = f"plait-unit-{index}"
+            threading.Thread(target=self._work, args=(runner,), name=name, daemon=True).start()
 
     def end(self) -> None:
         """Stop after the steps that are being taken."""
-        self._stop.set()
+        self.stop.set()
         with self._changed:
             self._todo.clear()
             self._changed.notify_all()
@@ -205,7 +218,7 @@ class _Round:
             self._await_results(orders)
             results = tuple(self._results)
             running = dict(self._running)
-        read, written, seconds = self._meter.totals()
+        read, written, seconds = self.meter.totals()
         return Answer(
             number=self.number,
             results=results,
@@ -217,20 +230,21 @@ class _Round:
         """Wait for the first result, then a little for more, as long as there is more to do."""
         has_work = self._todo or self._running
         until = time.monotonic() + (BEAT if has_work else min(BEAT, IDLE_BEAT + 5 * orders.hold))
-        while not self._results and (left := until - time.monotonic()) > 0 and not self._stop.is_set():
+        while not self._results and (left := until - time.monotonic()) > 0 and not self.stop.is_set():
             self._changed.wait(left)
         until = min(until, time.monotonic() + orders.hold)
         while len(self._todo) > len(self._results) and (left := until - time.monotonic()) > 0:
             self._changed.wait(left)
 
-    def _made(self, count: int, unit: Unit) -> None:
+    def made(self, count: int, unit: Unit) -> None:
+        """So many more bytes of a unit that runs."""
         if unit in self._running:
             self._running[unit] += count
 
     def _take(self) -> Unit | None:
         """The next unit; None at the end."""
         with self._changed:
-            while not self._stop.is_set():
+            while not self.stop.is_set():
                 if self._todo and time.monotonic() - self._heard < ORPHANED:
                     unit = next(iter(self._todo))
                     del self._todo[unit]
@@ -239,36 +253,46 @@ class _Round:
                 self._changed.wait(ORPHANED)
         return None
 
-    def _work(self) -> None:
+    def _work(self, runner: Runner) -> None:
         try:
-            workspace = self._runner.workspace()
+            workspace = runner.workspace()
         except MemoryError:
             os._exit(1)  # what is left cannot work; the next life takes less
         while (unit := self._take()) is not None:
             began = time.monotonic()
-            done = Result(number=0, unit=unit, seconds=0.0)
-            try:
-                record = self._runner.run(unit, workspace)
-                if self._output is not None:
-                    self._output.flush(self._uploads[unit.shard])
-                done = replace(done, record=record)
-            except MemoryError:
-                bug = InternalError("no memory for a unit", where=socket.gethostname())
-                done = replace(done, error=bug, out_of_memory=True)
-            except Cancelled:
+            record, error = self._run(runner, unit, workspace)
+            if isinstance(error, Cancelled):
                 return
-            except PlaitError as error:
-                done = replace(done, error=error)
-            except Exception as error:
-                bug = InternalError(
-                    "a unit failed in an unforeseen way", found=f"{type(error).__name__}: {error}"
+            with self._changed:
+                self._told += 1
+                self._running.pop(unit, None)
+                self._results.append(
+                    Result(
+                        number=self._told,
+                        unit=unit,
+                        seconds=time.monotonic() - began,
+                        record=record,
+                        error=error,
+                        out_of_memory=isinstance(error.__cause__, MemoryError) if error else False,
+                    )
                 )
-                done = replace(done, error=bug)
-            self._tell(replace(done, seconds=time.monotonic() - began))
+                self._changed.notify_all()
 
-    def _tell(self, result: Result) -> None:
-        with self._changed:
-            self._told += 1
-            self._running.pop(result.unit, None)
-            self._results.append(replace(result, number=self._told))
-            self._changed.notify_all()
+    def _run(
+        self, runner: Runner, unit: Unit, workspace: Workspace
+    ) -> tuple[PartRecord | None, PlaitError | None]:
+        try:
+            record = runner.run(unit, workspace)
+            if self._synced is not None:
+                self._synced.flush(self._uploads[unit.shard])
+            return record, None
+        except PlaitError as error:
+            return None, error
+        except Exception as error:
+            bug = InternalError(
+                "a unit failed in an unforeseen way",
+                where=socket.gethostname(),
+                found=f"{type(error).__name__}: {error}",
+            )
+            bug.__cause__ = error
+            return None, bug
