@@ -235,13 +235,15 @@ class Dispatcher(Generic[U]):
     def _failed(self, unit: U, worker: str, error: PlaitError, now: float) -> None:
         if unit not in self._open:
             return
+        had = worker in self._holders.get(unit, ())  # else it was taken back, and is queued, or elsewhere
         self._let_go(unit, worker)
         trouble = self._trouble.setdefault(unit, _Trouble())
         trouble.failures += 1
         trouble.shunned.add(worker)
         if trouble.failures >= self._policy.attempts or not helps_again(error):
             self.error = self.error or error
-        self._wait(unit, trouble.failures, now)
+        if had:
+            self._wait(unit, trouble.failures, now)
 
     def _died(self, unit: U, blame: str, now: float) -> None:
         trouble = self._trouble.setdefault(unit, _Trouble())
