@@ -101,6 +101,7 @@ class Watched:
 
     Args:
         on_event: told each, in the thread that it happens in.
+        patience: seconds without any worker.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Watched:
         policy: Policy = QUICK,
         resources: Resources | None = None,
         on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+        patience: float = 120.0,
     ) -> None:
         self.events: list[dict[str, Any]] = []
         self.stop = threading.Event()
@@ -117,7 +119,7 @@ class Watched:
         self._prepared = prepared_of(spec)
         self._told = Events(self._prepared.plan.job.fingerprint, self._note)
         self.executor = RayExecutor(
-            self._prepared, resources or Resources(), events=self._told, policy=policy, patience=60
+            self._prepared, resources or Resources(), events=self._told, policy=policy, patience=patience
         )
 
     def _note(self, event: dict[str, Any]) -> None:
