@@ -124,9 +124,36 @@ def test_a_private_cluster_leaves_nothing_behind(ray_job: RayJob, tmp_path: Path
     assert digests(family.out) == expected
     assert working_files(family.out) == []
     assert {path.name for path in Path("/tmp").glob("plait-ray-*")} <= before
-    assert [
-        each for each in psutil.process_iter(["cmdline"]) if f"{tmp_path}" in str(each.info["cmdline"])
-    ] == []
+    mine = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
+    assert not [
+        line for line in mine if "plait-ray-" in str(line) and not any(name in str(line) for name in before)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "kind"),
+    [
+        ("127.0.0.1:1", 1, "cluster-unavailable"),
+        ("ray://127.0.0.1:10001", 2, "spec-invalid"),
+        ("everywhere", 2, "spec-invalid"),
+    ],
+)
+def test_an_address_that_is_none(tmp_path: Path, address: str, status: int, kind: str) -> None:
+    family = make_family(tmp_path, {"a": ("BF16", (3, 5))})
+    spec = json.dumps(family.spec())
+    began = time.monotonic()
+    done = plait("merge", spec, "--address", address)
+    assert (done.returncode, done.stderr.split(":")[0]) == (status, kind), done.stderr
+    assert time.monotonic() - began < 60
+    assert not family.out.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [("--label", "a=b"), ("--worker-cpus", "2"), ("--address", "auto", "--label", "x")]
+)
+def test_options_that_make_no_sense(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = plait("merge", "{}", *options)
+    assert (done.returncode, done.stderr.split(":")[0]) == (2, "spec-invalid"), done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])

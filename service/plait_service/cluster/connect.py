@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ AUTO: Final = "auto"
 _HOST_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 _JOB: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """A variable that a Ray job's entrypoint has, and nobody else."""
+_KNOCK: Final = 10.0
 OBJECT_STORE: Final = 100 * 10**6
 """Bytes of a private cluster's object store: nothing but the plan passes through it."""
 
@@ -65,8 +67,26 @@ def joined(address: str) -> Iterator[None]:
         with _private_cluster():
             yield
     else:
+        named = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
+        if _HOST_PORT.fullmatch(named):
+            _knock(named)
         with _connected(address=address):
             yield
+
+
+def _knock(address: str) -> None:
+    """Whether anybody listens there: Ray itself would try for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK):
+            return
+    except (OSError, OverflowError) as error:
+        raise ClusterUnavailable(
+            "joining a Ray cluster",
+            where=address,
+            found=str(error),
+            hint="Name the head's address and GCS port, 6379 by default",
+        ) from error
 
 
 @contextmanager
