@@ -33,7 +33,6 @@ from tests.support.ray_merge import (
     start_plait,
 )
 
-pytestmark = pytest.mark.xdist_group("ray")
 PAUSE = 0.3
 
 

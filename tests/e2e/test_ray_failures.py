@@ -16,7 +16,6 @@ from tests.support.ray_merge import PARTS, QUICK, AtPart, RayJob, Watched, kill,
 from tests.support.s3_faults import Kind
 from tests.support.s3_labels import Label
 
-pytestmark = pytest.mark.xdist_group("ray")
 PATIENT = Policy(silence=4.0, straggler=1e6, unknown=1e6)
 """Nothing is done twice but what a silent worker had."""
 PAUSE = 0.3
@@ -70,7 +69,7 @@ def test_a_node_dies_and_another_joins(ray_job: RayJob, ray_driver: RayCluster) 
 
     def until_all_have_joined(label: Label) -> None:
         at(label)
-        while at.parts > 5 and len(watched.workers()) < 4:
+        while label.operation == "UploadPart" and at.parts > 5 and len(watched.workers()) < 4:
             time.sleep(0.05)
 
     try:
@@ -88,10 +87,16 @@ def test_a_node_dies_and_another_joins(ray_job: RayJob, ray_driver: RayCluster) 
 def test_a_node_is_drained(ray_job: RayJob, ray_driver: RayCluster) -> None:
     """It gets nothing new, finishes what it has begun, and leaves."""
     node = ray_driver.add_node()
-    at = AtPart(2, lambda: ray_driver.drain(node), pause=4 * PAUSE)
+
+    def drain() -> None:
+        while len(watched.workers()) < 3:
+            time.sleep(0.05)
+        ray_driver.drain(node)
+
+    at = AtPart(2, drain, pause=4 * PAUSE)
     try:
         with proxied(ray_job, at) as proxy:
-            watched = Watched(ray_job.by_way_of(proxy))
+            watched = Watched(ray_job.by_way_of(proxy, timeout=60))
             run_and_check(ray_job, watched)
     finally:
         ray_driver.remove_node(node)

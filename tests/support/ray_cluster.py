@@ -47,8 +47,10 @@ class RayCluster:
         self._cluster = Cluster(shutdown_at_exit=False)
         self._dashboard = dashboard
         with pytest.MonkeyPatch.context() as patched:
-            # It would say to all of this machine that this cluster is theirs.
-            patched.setattr("ray._private.utils.write_ray_address", lambda *_args, **_options: None)
+            # What `auto` means is said to the cluster's own processes, not to all of this machine.
+            write = ray._private.utils.write_ray_address
+            place = str(self._folder)
+            patched.setattr("ray._private.utils.write_ray_address", lambda address: write(address, place))
             self._cluster.add_node(
                 num_cpus=0,
                 object_store_memory=OBJECT_STORE,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import click
@@ -110,7 +111,12 @@ def _executor(
     from plait_service.cluster.running import cluster_executor
 
     resources = Resources(**dict(wanted))
-    with cluster_executor(address, prepared, resources, events) as executor:
+    # Ray prints what it has to say; standard output is for the outcome alone.
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        cluster_executor(address, prepared, resources, events) as executor,
+    ):
         yield executor
 
 

@@ -78,6 +78,7 @@ def leave_soon(as_json: bool, seconds: float = _LAST_MOMENT) -> threading.Timer:
 
 def leave(as_json: bool) -> NoReturn:
     """End the process now, whatever its threads wait for."""
+    sys.stdout = sys.__stdout__ or sys.stdout  # which a merge on a cluster keeps from Ray
     exit_now(_fail(Cancelled("interrupted"), as_json, debug=False))
 
 

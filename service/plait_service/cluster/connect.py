@@ -99,7 +99,7 @@ def _connected(**options: Any) -> Iterator[None]:
     if ray.is_initialized():  # by whoever calls us as a library: the cluster is theirs
         yield
         return
-    with ray_errors("joining a Ray cluster", where):
+    with ray_errors("joining a Ray cluster", where, RuntimeError, ValueError, OSError):
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield

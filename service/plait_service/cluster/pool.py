@@ -7,11 +7,15 @@ of its own; after one has ended the next begins, later each time if they end wit
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import ray
+from ray.exceptions import NodeDiedError
 
 from plait_service.cluster.actor import CALLS, WorkerActor
 from plait_service.cluster.messages import Hello, Setup, pack
@@ -21,6 +25,8 @@ from plait_workers.job import Job
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
+_PARTING: Final = 1.5
+"""Seconds that all workers together may take to be ended."""
 NODE_LABEL: Final = "ray.io/node-id"
 """A label that Ray gives each node."""
 
@@ -49,6 +55,7 @@ class Life:
 
     Args:
         name: of this life, which no other has.
+        actor: None until Ray has made it; ``error`` says why it cannot.
         node: where it lives; None until it says so.
         call: the answer that is awaited; None between two calls.
         hello: what it said of itself; None until then.
@@ -57,9 +64,11 @@ class Life:
 
     name: str
     place: Place
-    actor: Any
     began: float
     node: str | None
+    actor: Any = None
+    error: Exception | None = None
+    is_over: bool = False
     call: Any = None
     asked: float = 0.0
     ask_at: float = 0.0
@@ -103,7 +112,7 @@ class Pool:
         """By its name."""
         return self._lives.get(name)
 
-    def begin_missing(self, nodes: Mapping[str, Node], now: float) -> Iterator[Life]:
+    def begin_missing(self, nodes: Mapping[str, Node], now: float) -> None:
         """Begin a life in each place that has none and is due."""
         fitting = self._resources.fitting(nodes.values())
         if self._resources.workers is None:
@@ -112,9 +121,9 @@ class Pool:
         fits = {node.id for node in fitting}
         for place in self._places.values():
             if place.life is None and now >= place.due and (place.node is None or place.node in fits):
-                yield self._begin(place, fitting, nodes, now)
+                self._begin(place, fitting, nodes, now)
 
-    def _begin(self, place: Place, fitting: Sequence[Node], nodes: Mapping[str, Node], now: float) -> Life:
+    def _begin(self, place: Place, fitting: Sequence[Node], nodes: Mapping[str, Node], now: float) -> None:
         own = [nodes[place.node]] if place.node is not None else fitting
         cpus = self._resources.cpus_on(own)
         setup = Setup(**{name: getattr(self._setup, name) for name in Setup.__slots__} | {"cpus": cpus})
@@ -130,10 +139,21 @@ class Pool:
             "max_task_retries": 0,
         }
         made = {key: value for key, value in options.items() if value is not None}
-        actor = self._actor.options(**made).remote(setup, self._job, place.name)
-        life = Life(name, place, actor, now, place.node)
+        life = Life(name, place, now, place.node)
         place.life = self._lives[life.name] = life
-        return life
+        _aside(partial(self._create, life, made, setup, own[0] if place.node is not None else None))
+
+    def _create(self, life: Life, options: dict[str, Any], setup: Setup, node: Node | None) -> None:
+        """Make the actor. Ray waits here, for minutes, where a node has just died: look first."""
+        try:
+            if node is not None and not node.answers():
+                raise NodeDiedError(f"nobody answers on {node.name}")  # type: ignore[no-untyped-call]
+            life.actor = self._actor.options(**options).remote(setup, self._job, life.place.name)
+        except Exception as error:
+            life.error = error
+            return
+        if life.is_over:
+            kill(life)
 
     def leave(self, life: Life) -> None:
         """This one is no longer of its place, and may end in peace; the place gets another."""
@@ -149,13 +169,18 @@ class Pool:
         place.deaths = 0 if life.has_done else place.deaths + 1
         if place.life is life:
             place.life = None
-            place.due = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2**place.deaths)
-        kill(life)
+            place.due = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(place.deaths, 10))
+        life.is_over = True
+        _aside(partial(kill, life))
 
     def close(self) -> None:
-        """End all."""
+        """End all; who does not answer is not waited for."""
         for life in self.lives:
-            kill(life)
+            life.is_over = True
+        killers = [_aside(partial(kill, life)) for life in self.lives]
+        deadline = time.monotonic() + _PARTING
+        for killer in killers:
+            killer.join(max(0.0, deadline - time.monotonic()))
         self._lives.clear()
         for place in self._places.values():
             place.life = None
@@ -163,7 +188,16 @@ class Pool:
 
 def kill(life: Life) -> None:
     """At once; what it has begun is lost."""
+    if life.actor is None:
+        return
     try:
         ray.kill(life.actor, no_restart=True)
     except Exception:  # the cluster is gone, and the actor with it
         return
+
+
+def _aside(task: Callable[[], None]) -> threading.Thread:
+    """Do what may wait for Ray on a thread of its own: who merges must not."""
+    thread = threading.Thread(target=task, name="plait-pool", daemon=True)
+    thread.start()
+    return thread

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from ray.exceptions import (
     ActorUnavailableError,
+    ActorUnschedulableError,
     NodeDiedError,
     OutOfMemoryError,
     RayActorError,
@@ -38,7 +39,7 @@ def end_of(error: BaseException) -> End:
     """What a failed call says about its worker."""
     if isinstance(error, OutOfMemoryError):
         return End.MEMORY
-    if isinstance(error, NodeDiedError):
+    if isinstance(error, NodeDiedError | ActorUnschedulableError):
         return End.NODE
     if isinstance(error, ActorUnavailableError) or not isinstance(error, RayActorError):
         return End.NOT
@@ -71,13 +72,15 @@ def unsuitable(error: BaseException, where: str) -> ClusterError:
 
 
 @contextmanager
-def ray_errors(doing: str, where: str) -> Iterator[None]:
-    """What Ray raises in the block is ``ClusterUnavailable``."""
+def ray_errors(doing: str, where: str, *others: type[Exception]) -> Iterator[None]:
+    """What Ray raises in the block is ``ClusterUnavailable``; ``others`` are what it raises there, too."""
     try:
         yield
     except PlaitError:
         raise
-    except (RayError, ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, (RayError, ConnectionError, *others)):
+            raise
         raise ClusterUnavailable(
             doing, where=where, found=first_line(error), hint="Look at `ray status` there"
         ) from error

@@ -5,6 +5,7 @@ A head that does not answer blocks whoever asks; the merge must notice that, not
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from ray._private.state import state as ray_state  # nothing public tells which 
 from plait.errors import ClusterUnavailable
 
 LOOK_EVERY: Final = 1.0
+_KNOCK: Final = 3.0
 HEADLESS: Final = 25.0
 """Seconds without an answer from the head after which the cluster counts as gone.
 
@@ -32,6 +34,15 @@ class Node:
     memory: int
     labels: Mapping[str, str]
     draining: bool
+    address: tuple[str, int]
+
+    def answers(self) -> bool:
+        """Whether anybody listens at its Ray process; the head learns late that a node is gone."""
+        try:
+            with socket.create_connection(self.address, timeout=_KNOCK):
+                return True
+        except OSError:
+            return False
 
     def fits(self, *, cpus: int, memory: int, labels: Mapping[str, str]) -> bool:
         """Whether a worker has room here, if nobody else has taken it."""
@@ -97,4 +108,5 @@ def _node(node: Mapping[str, Any], draining: bool) -> Node:
         memory=int(resources.get("memory", 0)),
         labels=node["Labels"],
         draining=draining,
+        address=(node["NodeManagerAddress"], int(node["NodeManagerPort"])),
     )
