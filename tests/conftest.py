@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.fault_table", "tests.support.s3"]
+pytest_plugins = [
+    "tests.support.fault_table",
+    "tests.support.s3",
+    "tests.support.ray_cluster",
+    "tests.support.one_cluster",
+]
 
 settings.register_profile("plait", deadline=None, derandomize=True, database=None)
 # To look for more: pytest --hypothesis-profile=explore

@@ -26,6 +26,10 @@
     │   ├── StoreRefused           store-refused         it said no, for a reason of its own
     │   ├── StoreUnsuitable        store-unsuitable      it cannot keep the promises that a merge needs
     │   └── NoSpace                no-space
+    ├── ClusterError               machines that were to do the work (exit 1)
+    │   ├── ClusterUnavailable     cluster-unavailable   not reached, or no worker for too long; worth a retry
+    │   ├── ClusterUnsuitable      cluster-unsuitable    a worker that could not make the same bytes
+    │   └── WorkerLost             worker-lost           a part that workers die of
     ├── Cancelled                  cancelled             stopped by a person or a signal (exit 130)
     ├── CommitUnknown              commit-unknown        the commit's outcome is not known (exit 3)
     └── InternalError              internal              a bug of ours: please report it (exit 1)
@@ -268,6 +272,29 @@ class NoSpace(StoreError):
     """The store is full."""
 
     kind = "no-space"
+
+
+class ClusterError(PlaitError):
+    """Something is wrong with the machines that were to do the work."""
+
+
+class ClusterUnavailable(ClusterError):
+    """The cluster is not reached, or had no worker to give for too long; finished parts are kept."""
+
+    kind = "cluster-unavailable"
+    retryable = True
+
+
+class ClusterUnsuitable(ClusterError):
+    """A worker has another version, or does not see what the driver sees."""
+
+    kind = "cluster-unsuitable"
+
+
+class WorkerLost(ClusterError):
+    """Workers died again and again while they did one part."""
+
+    kind = "worker-lost"
 
 
 class Cancelled(PlaitError):

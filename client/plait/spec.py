@@ -27,6 +27,7 @@ from plait.spec_clashes import clashes
 from plait.spec_model import MergeSpec, MethodSpec, Source, SourceGlob
 from plait.spec_overrides import apply_overrides, flag
 from plait.spec_problems import Finding, dotted, findings, nearest, shown
+from plait.spec_resources import ResourcesSpec
 from plait.spec_storage import StorageSpec, StoreOptions
 from plait.yaml_source import Path, Plain, YamlSource, read_yaml
 
@@ -137,6 +138,8 @@ def _keys(data: Mapping[str, Plain]) -> Callable[[Path], Sequence[str]]:
     def keys(path: Path) -> Sequence[str]:
         if not path:
             return tuple(MergeSpec.model_fields)
+        if path[0] == "resources":
+            return tuple(ResourcesSpec.model_fields) if len(path) == 1 else ()
         if path[0] == "storage":
             return tuple((StorageSpec if len(path) == 1 else StoreOptions).model_fields)
         models = data.get("models")

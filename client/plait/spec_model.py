@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from plait.sizes import format_size, parse_size
 from plait.spec_clashes import clashes
 from plait.spec_fields import MAX_MODELS, Dtype, GlobText, Option, UriText, Weight, expected, size_of_at_least
+from plait.spec_resources import ResourcesSpec
 from plait.spec_storage import StorageSpec
 from plait.uri import Uri, parse_glob, parse_uri
 
@@ -133,6 +134,7 @@ class MergeSpec(_Frozen):
         on_missing: what to do about a tensor that only the base has.
         copy_from: the model whose small files the result gets; the first sub-model if absent.
         storage: how stores are spoken to; no part of what the result is.
+        resources: where it runs on a cluster; no part of what the result is.
     """
 
     models: Annotated[
@@ -150,6 +152,7 @@ class MergeSpec(_Frozen):
     on_missing: Literal["error", "keep-base"] = "error"
     copy_from: UriText | None = None
     storage: StorageSpec = StorageSpec()
+    resources: ResourcesSpec = ResourcesSpec()
 
     if TYPE_CHECKING:  # what the fields' validators take, which no type of a field can say
 
@@ -167,6 +170,7 @@ class MergeSpec(_Frozen):
             on_missing: Literal["error", "keep-base"] = "error",
             copy_from: str | PathLike[str] | None = None,
             storage: StorageSpec | Mapping[str, Any] = ...,
+            resources: ResourcesSpec | Mapping[str, Any] = ...,
         ) -> None: ...
 
     @model_validator(mode="after")
@@ -189,11 +193,12 @@ class MergeSpec(_Frozen):
         }
         return self.model_copy(update={"models": models, **uris})
 
-    def to_yaml(self, *, storage: bool = True) -> str:
+    def to_yaml(self, *, places: bool = True) -> str:
         """The spec as YAML; :func:`plait.spec.load_spec` reads it back as an equal spec.
 
         Args:
-            storage: whether to say how stores are spoken to, which is no part of what the result is.
+            places: whether to say how stores are spoken to and where it runs (``storage`` and
+                ``resources``), which is no part of what the result is.
         """
         from plait.yaml_writer import write_yaml
 
@@ -201,14 +206,23 @@ class MergeSpec(_Frozen):
         data["models"] = [_short(entry) for entry in data["models"]]
         # Options are the method's: a null among them may differ from an absent key.
         data["method"] = self.method.model_dump(mode="json")
-        if not data["storage"].get("buckets"):
-            del data["storage"]["buckets"]
-        if not (data["storage"] and storage):
-            del data["storage"]
-        for name in ("shard_size", "part_size"):
-            if name in data and parse_size(format_size(data[name])) == data[name]:
-                data[name] = format_size(data[name])
+        for section, table in (("storage", "buckets"), ("resources", "labels")):
+            if not data[section].get(table):
+                del data[section][table]
+            if not (data[section] and places):
+                del data[section]
+        for holder, name in (
+            (data, "shard_size"),
+            (data, "part_size"),
+            (data.get("resources", {}), "memory"),
+        ):
+            if name in holder and parse_size(format_size(holder[name])) == holder[name]:
+                holder[name] = format_size(holder[name])
         return write_yaml(data)
+
+
+NOT_OF_THE_RESULT: Final = frozenset({"storage", "resources"})
+"""Keys that say how and where a merge runs: no part of a fingerprint, nor of what a result says of itself."""
 
 
 def _short(entry: dict[str, Any]) -> object:

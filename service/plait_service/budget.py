@@ -67,7 +67,12 @@ def _read_number(path: Path) -> int | None:
 
 def default_threads(*, remote: bool = False) -> int:
     """The processors that this process may use; four times as many to hide a network's waiting."""
-    return len(os.sched_getaffinity(0)) * (REMOTE_FACTOR if remote else 1)
+    return threads_on(len(os.sched_getaffinity(0)), remote=remote)
+
+
+def threads_on(cpus: int, *, remote: bool) -> int:
+    """The same for a number of processors."""
+    return cpus * (REMOTE_FACTOR if remote else 1)
 
 
 def budget_of(

@@ -26,7 +26,7 @@ def build_card(plan: Plan, records: Mapping[Unit, PartRecord]) -> bytes:
     for index, source in enumerate(job.sources):
         weight = "base" if index == job.num_models else f"{job.weights[index]:g}"
         lines.append(f"| `{source.uri}` | {weight} | {shares[index]} |")
-    lines += ["", "The spec:", "", "```yaml", spec.to_yaml(storage=False).rstrip(), "```", ""]
+    lines += ["", "The spec:", "", "```yaml", spec.to_yaml(places=False).rstrip(), "```", ""]
     lines += [
         f"Fingerprint `{job.fingerprint}`. Sources, checksums and statistics by tensor: `plait.json`.",
         "",

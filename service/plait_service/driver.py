@@ -1,4 +1,4 @@
-"""Runs a plan: claim, resume, merge, publish.
+"""Runs a plan: claim, resume, merge, publish. As a module it is ``plait merge``, for `ray job submit`.
 
 Steps, in order; a driver may be killed at each of them, and run again::
 
@@ -16,11 +16,12 @@ Steps 3 to 7 are taken again, in a later epoch, if somebody aborts an upload mea
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,23 +29,24 @@ from plait.errors import Cancelled, PlaitError, PlanRejected, SourceCorrupt, Upl
 from plait_service.budget import Budget
 from plait_service.card import build_card
 from plait_service.claim import (
-    HEARTBEAT,
     Claim,
     begin_anew,
     check_claim,
     clean_up,
     follow,
-    heartbeat,
     release,
     take_claim,
 )
-from plait_service.executor import ThreadExecutor
+from plait_service.events import Events
+from plait_service.executor import Executor, ThreadExecutor, Work
 from plait_service.existing import published_fingerprint
+from plait_service.housekeeping import Household, housekeeping
 from plait_service.journal import Journal, finished_parts, read_journals
 from plait_service.manifest import build_manifest
 from plait_service.plan import needs_agreement
 from plait_service.preflight import output_problems
 from plait_service.prepare import Prepared
+from plait_service.progress import Meter, Progress, progress_file
 from plait_service.publish import publish
 from plait_service.small_files import CARD, output_keys, small_files
 from plait_service.source_checks import check_sources
@@ -57,16 +59,6 @@ from plait_workers.unit import UnitRunner
 _CHANCES: Final = 3
 FLUSH_EVERY = 2.0
 """Seconds between two flushes of the journal: at most this much work is done again after a kill."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a merge is. Bytes are of the output; ``resumed_bytes`` were there when it began."""
-
-    total_bytes: int
-    resumed_bytes: int
-    done_bytes: int
-    shard: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +100,13 @@ class _Halt(threading.Event):
 
 
 class Driver:
-    """Runs one prepared merge in this process.
+    """Runs one prepared merge.
 
     Args:
         prepared: the plan and its stores.
-        budget: memory, threads, steps.
+        budget: memory, threads, steps of this process.
+        executor: does the work; threads of this process if absent.
+        events: told what happens.
         overwrite: replace what lies at the output.
         on_progress: called from worker threads, often.
         on_step: told each numbered step's name before it is done; tests kill the driver there.
@@ -124,6 +118,8 @@ class Driver:
         prepared: Prepared,
         budget: Budget,
         *,
+        executor: Executor | None = None,
+        events: Events | None = None,
         overwrite: bool = False,
         on_progress: Callable[[Progress], None] = lambda _progress: None,
         on_step: Callable[[str], None] = lambda _name: None,
@@ -135,14 +131,13 @@ class Driver:
         self._output = prepared.output
         self._copies = prepared.copies
         self._budget = budget
+        self._executor = executor or ThreadExecutor(prepared, budget)
+        self._events = events or Events(self._job.fingerprint)
+        self._meter = Meter(self._job, prepared.plan.costs.bytes_written, on_progress)
         self._overwrite = overwrite
-        self._on_progress = on_progress
-        self._step = on_step
+        self._on_step = on_step
         self._stop = stop or threading.Event()
         self._name = uuid.uuid4().hex[:12]
-        self._done_bytes = 0
-        self._resumed_bytes = 0
-        self._lock = threading.Lock()
 
     def run(self) -> Outcome:
         """Merge and publish; idempotent.
@@ -169,16 +164,19 @@ class Driver:
             overwrite=self._overwrite,
         )
         if claim.done:
+            self._events.tell("already-done")
             clean_up(self._output)
             return self._outcome(_Run(claim=claim), started, already_done=True)
         run = _Run(claim=claim)
+        self._events.tell("claimed", epoch=claim.epoch, driver=self._name, joined=claim.joined)
         try:
             self._merge(files, run)
-        except PlaitError:
+        except PlaitError as error:
             # A driver that shares this merge may have ended it, and removed the working files.
             if not self._published():
                 with suppress(PlaitError):  # what went wrong first is what counts
                     release(self._output, run.claim)
+                self._events.tell("failed", error=error.kind, message=str(error))
                 raise
             clean_up(self._output)
             release(self._output, run.claim)
@@ -187,6 +185,7 @@ class Driver:
             with suppress(PlaitError):
                 release(self._output, run.claim)
             raise
+        self._events.tell("committed", merged=run.merged, resumed=run.resumed)
         self._step("clean up")
         clean_up(self._output)
         release(self._output, run.claim)
@@ -263,51 +262,36 @@ class Driver:
             step=self._step,
         )
 
+    def _step(self, name: str) -> None:
+        self._meter.phase = name
+        self._on_step(name)
+
     def _resume(self, uploads: list[Upload], run: _Run) -> None:
         run.records = finished_parts(self._output, read_journals(self._output), uploads)
         run.resumed = max(0, len(run.records) - run.merged)
-        with self._lock:
-            self._done_bytes = 0
-            self._resumed_bytes = sum(record.size for record in run.records.values())
-        self._report(0, None)
+        self._meter.begin(sum(record.size for record in run.records.values()))
+        if run.records:
+            self._events.tell("resumed", parts=len(run.records))
 
     def _check_agreement(self) -> None:
         """Compare quantised tensors before anything is written: the one read before the work starts."""
         tensors = needs_agreement(self._plan)
         if tensors:
-            runner = self._runner([], self._stop)
+            runner = UnitRunner(
+                job=self._job,
+                stores=self._stores,
+                output=self._output,
+                uploads=[],
+                step_bytes=self._budget.step_bytes,
+                stop=self._stop,
+            )
             workspace = runner.workspace()
             for tensor in tensors:
                 runner.compare(tensor, workspace)
             runner.readers.close()
 
-    def _runner(self, uploads: list[Upload], stop: threading.Event) -> UnitRunner:
-        return UnitRunner(
-            job=self._job,
-            stores=self._stores,
-            output=self._output,
-            uploads=uploads,
-            step_bytes=self._budget.step_bytes,
-            stop=stop,
-            on_bytes=self._report,
-        )
-
-    def _report(self, count: int, unit: Unit | None) -> None:
-        with self._lock:
-            self._done_bytes += count
-            done = self._done_bytes
-        self._on_progress(
-            Progress(
-                total_bytes=self._plan.costs.bytes_written,
-                resumed_bytes=self._resumed_bytes,
-                done_bytes=done,
-                shard=self._job.shards[unit.shard].key if unit else "",
-            )
-        )
-
     def _run_units(self, claim: Claim, journal: Journal, uploads: list[Upload], run: _Run) -> None:
         halt = _Halt(self._stop)
-        runner = self._runner(uploads, halt)
         lock = threading.Lock()
 
         def on_done(record: PartRecord) -> None:
@@ -316,11 +300,20 @@ class Driver:
                 run.merged += 1
             journal.add(record)
 
+        house = Household(
+            output=self._output,
+            claim=claim,
+            journal=journal,
+            uploads=uploads,
+            halt=halt,
+            every=FLUSH_EVERY,
+            progress=self._progress,
+        )
         left = [unit for unit in self._job.units() if unit not in run.records]
-        executor = ThreadExecutor(runner, threads=self._budget.threads, stop=halt)
+        work = Work(units=left, uploads=uploads, stop=halt, on_done=on_done, on_bytes=self._meter.add)
         try:
-            with self._housekeeping(claim, journal, uploads, halt):
-                executor.run(left, on_done)
+            with housekeeping(house):
+                self._executor.run(work)
             if self._stop.is_set():
                 raise Cancelled("stopped")
         except BaseException as error:
@@ -332,41 +325,13 @@ class Driver:
                 hint = "Run the same command again to carry on"
                 raise Cancelled("the merge was stopped", hint=hint) from None
             raise
-        finally:
-            runner.readers.close()
         journal.flush(uploads)
 
-    @contextmanager
-    def _housekeeping(
-        self, claim: Claim, journal: Journal, uploads: list[Upload], halt: threading.Event
-    ) -> Iterator[None]:
-        """Beside the work: flush the journal, renew the heartbeat, notice a takeover."""
-        ended = threading.Event()
-        errors: list[PlaitError] = []
+    def _progress(self) -> bytes:
+        return progress_file(self._meter, self._executor.state(), self._events.recent(), time.time())
 
-        def keep_house() -> None:
-            beat = time.monotonic()
-            while not ended.wait(FLUSH_EVERY):
-                try:
-                    journal.flush(uploads)
-                    if time.monotonic() - beat >= HEARTBEAT:
-                        check_claim(self._output, claim)
-                        heartbeat(self._output, claim)
-                        beat = time.monotonic()
-                except PlaitError as error:
-                    errors.append(error)
-                    halt.set()
-                    return
 
-        thread = threading.Thread(target=keep_house, name="plait-housekeeping", daemon=True)
-        thread.start()
-        try:
-            yield
-        except Cancelled:
-            if not errors:
-                raise
-        finally:
-            ended.set()
-            thread.join(1.0 if halt.is_set() else None)
-        if errors:
-            raise errors[0]
+if __name__ == "__main__":
+    from plait.cli import main
+
+    main(["merge", *sys.argv[1:]])

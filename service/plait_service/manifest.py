@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from plait import __version__
 from plait.errors import OutputCorrupt
+from plait.spec_model import NOT_OF_THE_RESULT
 from plait_service.existing import MANIFEST
 from plait_service.plan import ALGORITHM, Plan
 from plait_service.publish import shard_crc
@@ -54,7 +55,7 @@ def build_manifest(
         "algorithm": ALGORITHM,
         "plait": __version__,
         "law": plan.law,
-        "spec": plan.spec.model_dump(mode="json", exclude_none=True, exclude={"storage"}),
+        "spec": plan.spec.model_dump(mode="json", exclude_none=True, exclude=set(NOT_OF_THE_RESULT)),
         "sources": [
             {
                 "uri": source.uri,

@@ -15,6 +15,7 @@ import numpy as np
 
 from plait.errors import InputError, PlaitError, PlanRejected, SpecInvalid
 from plait.spec import MergeSpec
+from plait.spec_model import NOT_OF_THE_RESULT
 from plait_service.costs import Costs, costs_of
 from plait_service.layout import lay_out
 from plait_service.tensors import Matched, match_tensors
@@ -154,7 +155,7 @@ def _fingerprint(
     """A hash of all that decides the result's bytes: spec, pinned sources, parts, algorithm."""
     what = {
         "algorithm": ALGORITHM,
-        "spec": spec.model_dump(mode="json", exclude={"storage"}),
+        "spec": spec.model_dump(mode="json", exclude=set(NOT_OF_THE_RESULT)),
         "sources": [
             {"uri": source.uri, "files": [asdict(file) for file in source.files]} for source in sources
         ],

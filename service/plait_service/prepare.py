@@ -23,12 +23,16 @@ _WITH_COMMITS = ("hf",)
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A plan and the stores that it speaks of, in the job's order."""
+    """A plan and the stores that it speaks of, in the job's order.
+
+    ``source_uris`` open the same stores elsewhere.
+    """
 
     plan: Plan
     stores: tuple[ObjectStore, ...]
     copies: ObjectStore
     output: ObjectStore
+    source_uris: tuple[str, ...] = ()
 
     @property
     def is_remote(self) -> bool:
@@ -66,7 +70,13 @@ def prepare(spec: MergeSpec, *, places: Stores | None = None) -> Prepared:
         base=checkpoints[len(sources)] if resolved.base is not None else None,
         copy_from=checkpoints[copied],
     )
-    return Prepared(plan=plan, stores=tuple(stores), copies=stores[copied], output=output)
+    return Prepared(
+        plan=plan,
+        stores=tuple(stores),
+        copies=stores[copied],
+        output=output,
+        source_uris=tuple(map(str, named)),
+    )
 
 
 def expand(spec: MergeSpec, places: Stores) -> MergeSpec:

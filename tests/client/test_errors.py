@@ -18,6 +18,8 @@ KINDS = {
     "cancelled": 130,
     "checkpoint-malformed": 2,
     "checkpoint-unsupported": 2,
+    "cluster-unavailable": 1,
+    "cluster-unsuitable": 1,
     "commit-unknown": 3,
     "internal": 1,
     "no-space": 1,
@@ -34,6 +36,7 @@ KINDS = {
     "store-unsuitable": 1,
     "tensor-mismatch": 2,
     "upload-gone": 1,
+    "worker-lost": 1,
 }
 """Every kind and its exit status. Kinds are only ever added."""
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 
 from plait_service import driver as driver_module
+from plait_service import housekeeping
 from tests.support.fault_table import RecordProperty, note
 from tests.support.s3_faults import OPERATIONS, Fault, Kind, kinds_for
 from tests.support.s3_job import IDENTICAL, ReferenceJob, Result, grouped, make_quick, share
@@ -92,7 +93,7 @@ def test_the_housekeeping_beside_the_work_outlives_it_too(
 ) -> None:
     """Heartbeats, looks at the claim and flushes of the journal, which a short merge has none of."""
     monkeypatch.setattr(driver_module, "FLUSH_EVERY", 0.001)
-    monkeypatch.setattr(driver_module, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(housekeeping, "HEARTBEAT", 0.0)
     places = [
         Label("PutObject", "out/.plait/alive-000001-*", count=2),
         Label("PutObject", "out/.plait/journal-000001-*-N.json"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from plait_service import driver as driver_module
+from plait_service import housekeeping
 from plait_service.verify import verify
 from tests.support import reference
 from tests.support.checkpoints import Family, make_family, read_model
@@ -118,7 +119,7 @@ class TestAnother:
         self, family: Family, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(driver_module, "FLUSH_EVERY", 0.02)
-        monkeypatch.setattr(driver_module, "HEARTBEAT", 0.0)
+        monkeypatch.setattr(housekeeping, "HEARTBEAT", 0.0)
         slow = Sleeper(spec_of(family), "units", on_progress=lambda _progress: time.sleep(3)).asleep()
         outcome = merge(spec_of(family, seed=1), overwrite=True)
         assert slow.wake_to_fail().kind == "output-claimed"

@@ -15,13 +15,14 @@ others merge; all three release the GIL.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from plait_workers.job import HEADER, Job, Unit
+from plait_workers.metering import Meter
 from plait_workers.part_pass import NullWriter, PartPass, PartRecord, Settings
-from plait_workers.ranges import ranges_of
+from plait_workers.ranges import Lane, ranges_of
 from plait_workers.readers import Readers
-from plait_workers.storage.base import ObjectStore, PartWriter, Upload
+from plait_workers.storage.base import ObjectStore, PartWriter, Scan, Upload
 from plait_workers.workspace import Workspace
 
 
@@ -36,6 +37,7 @@ class UnitRunner:
         step_bytes: bytes of one source in a step.
         stop: when set, running units end with ``Cancelled`` after their step.
         on_bytes: told the number of output bytes of each step.
+        meter: sums what units read and write, if anybody wants to know.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class UnitRunner:
         step_bytes: int,
         stop: threading.Event,
         on_bytes: Callable[[int, Unit], None] = lambda _count, _unit: None,
+        meter: Meter | None = None,
     ) -> None:
         self._job = job
+        self._meter = meter
         self._output = output
         self._uploads = uploads
         self._settings = Settings(job=job, step_bytes=step_bytes, stop=stop, on_bytes=on_bytes)
@@ -89,10 +93,26 @@ class UnitRunner:
         return self._run(unit, workspace, writer, upload.id)
 
     def _run(self, unit: Unit, workspace: Workspace, writer: PartWriter, upload: str) -> PartRecord:
+        if self._meter is None:
+            return self._pass(unit, workspace, writer, upload, lambda scans: scans)
+        measured = self._meter.unit()
+        try:
+            return self._pass(unit, workspace, measured.writer(writer), upload, measured.scans)
+        finally:
+            measured.end()
+
+    def _pass(
+        self,
+        unit: Unit,
+        workspace: Workspace,
+        writer: PartWriter,
+        upload: str,
+        measured: Callable[[Mapping[Lane, Scan]], Mapping[Lane, Scan]],
+    ) -> PartRecord:
         shard = self._job.shards[unit.shard]
         segments = shard.segments(unit.number)
         with self.readers.scan(ranges_of(self._job, segments)) as scans:
-            part_pass = PartPass(self._settings, unit, writer, workspace, scans)
+            part_pass = PartPass(self._settings, unit, writer, workspace, measured(scans))
             for tensor, begin, end in segments:
                 if tensor == HEADER:
                     part_pass.header(shard.header[begin:end])

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import click
 
-from plait.cli.options import debug_option, json_option, prepare_with_budget, read_spec, spec_options
+from plait.cli.options import (
+    cluster_options,
+    debug_option,
+    json_option,
+    prepare_with_budget,
+    read_spec,
+    spec_options,
+)
 from plait.cli.run import leave_soon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from plait.spec_resources import ResourcesSpec
     from plait_service.driver import Outcome
+    from plait_service.events import Events
+    from plait_service.executor import Executor
     from plait_service.plan import Plan
+    from plait_service.prepare import Prepared
+
+_LAST_MOMENT = 1.8
+_LAST_MOMENT_OF_A_CLUSTER = 6.0
+"""Seconds from a first signal to the end, whatever is waited for."""
 
 
 @click.command()
 @spec_options
+@cluster_options
 @json_option
 @debug_option
 def merge(
@@ -29,27 +46,78 @@ def merge(
     memory: int | None,
     workers: int | None,
     overwrite: bool,
+    address: str | None,
+    cpus: int | None,
+    labels: dict[str, str],
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Merge the models that SPEC names (a YAML file, or - for standard input).
+    """Merge the models that SPEC names: a YAML file, - for standard input, s3://..., or {inline YAML}.
 
     Plans first, and stops there if anything is wrong. A run that was stopped or killed is carried on
-    by the same command, also with another --memory; nothing that looks like a model appears before
-    all of it is there.
+    by the same command, also with another --memory, or on a cluster; nothing that looks like a model
+    appears before all of it is there.
     """
     from plait.cli.progress import progress_shown
+    from plait_service.cluster.connect import check_address, default_address
     from plait_service.driver import Driver
+    from plait_service.events import Events
 
-    prepared, budget = prepare_with_budget(read_spec(spec, overrides), memory, workers)
+    address = default_address() if address is None else check_address(address)
+    if address is None and (cpus is not None or labels):
+        raise click.UsageError("--worker-cpus and --label need a cluster: name it with --address")
+    parsed = read_spec(spec, overrides)
+    prepared, budget = prepare_with_budget(parsed, memory, workers, on_cluster=address is not None)
     plan = prepared.plan
     if not as_json:
         for note in plan.notes:
             click.echo(f"note: {note}", err=True)
     stop = threading.Event()
-    with progress_shown(plan.costs.bytes_written) as on_progress, _signals(stop, as_json):
-        outcome = Driver(prepared, budget, overwrite=overwrite, on_progress=on_progress, stop=stop).run()
+    events = Events(plan.job.fingerprint)
+    wanted = parsed.resources.model_copy(
+        update={
+            key: value
+            for key, value in (("workers", workers), ("cpus", cpus), ("memory", memory), ("labels", labels))
+            if value
+        }
+    )
+    with (
+        progress_shown(plan.costs.bytes_written, events if address else None) as on_progress,
+        _executor(address, prepared, wanted, events) as executor,
+        _signals(stop, as_json, _LAST_MOMENT if address is None else _LAST_MOMENT_OF_A_CLUSTER),
+    ):
+        driver = Driver(
+            prepared,
+            budget,
+            executor=executor,
+            events=events,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            stop=stop,
+        )
+        outcome = driver.run()
     click.echo(json.dumps(_as_json(plan, outcome)) if as_json else _as_text(plan, outcome))
+
+
+@contextmanager
+def _executor(
+    address: str | None, prepared: Prepared, wanted: ResourcesSpec, events: Events
+) -> Iterator[Executor | None]:
+    """Workers of a cluster; None for threads of this process."""
+    if address is None:
+        yield None
+        return
+    from plait_service.cluster.resources import Resources
+    from plait_service.cluster.running import cluster_executor
+
+    resources = Resources(**dict(wanted))
+    # Ray prints what it has to say; standard output is for the outcome alone.
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        cluster_executor(address, prepared, resources, events) as executor,
+    ):
+        yield executor
 
 
 class _signals:
@@ -59,10 +127,10 @@ class _signals:
     parts are on record, and a claim that nobody renews expires.
     """
 
-    def __init__(self, stop: threading.Event, as_json: bool) -> None:
+    def __init__(self, stop: threading.Event, as_json: bool, seconds: float) -> None:
         self._stop = stop
         self._before: dict[int, object] = {}
-        self._last_moment = leave_soon(as_json)
+        self._last_moment = leave_soon(as_json, seconds)
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):

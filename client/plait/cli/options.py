@@ -53,16 +53,58 @@ class Size(click.ParamType[int]):
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
+def _label(value: str) -> tuple[str, str]:
+    """KEY=VALUE as a node's label."""
+    from plait.spec_resources import is_label
+
+    key, equals, wanted = value.partition("=")
+    if not equals or not is_label(key, wanted):
+        raise click.BadParameter(f"{value!r} is no label: write KEY=VALUE, as in ray.io/market-type=spot")
+    return key, wanted
+
+
+_CLUSTER_OPTIONS: tuple[Any, ...] = (
+    click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=lambda _context, _option, values: dict(map(_label, values)),
+        help="What nodes of the cluster need to get a worker; may be given several times.",
+    ),
+    click.option(
+        "--worker-cpus",
+        "cpus",
+        type=click.IntRange(min=1),
+        help="Processors of each worker on a cluster; default: all of its node's.",
+    ),
+    click.option(
+        "--address",
+        metavar="auto|local|HOST:PORT",
+        help="Merge on this Ray cluster (local: a private one); default: in this process, in a Ray job auto.",
+    ),
+)
+
+
+def cluster_options(function: F) -> F:
+    """--address, --worker-cpus, --label: where a merge runs."""
+    decorated: Any = function
+    for decorate in _CLUSTER_OPTIONS:
+        decorated = decorate(decorated)
+    return cast(F, decorated)
+
+
 _SPEC_OPTIONS: tuple[Any, ...] = (
     click.option(
         "--workers",
         type=click.IntRange(min=1),
-        help="Units side by side; default: one a processor, four for stores over a network.",
+        help="Units side by side; default: one a processor, four for stores over a network. "
+        "On a cluster: workers; default: one a node.",
     ),
     click.option(
         "--memory",
         type=Size(),
-        help="Most memory for buffers; default: a quarter of what is free, at most 4GB.",
+        help="Most memory for buffers (of each worker); default: a quarter of what is free, at most 4GB.",
     ),
     click.option("--overwrite", is_flag=True, help="Replace what lies at the output, whoever made it."),
     click.option(
@@ -80,35 +122,72 @@ def spec_options(function: F) -> F:
     return cast(F, decorated)
 
 
-def read_spec(path: str, overrides: tuple[str, ...]) -> MergeSpec:
-    """The spec in a file, or on standard input for ``-``.
+def read_spec(place: str, overrides: tuple[str, ...]) -> MergeSpec:
+    """The spec in a file, on standard input for ``-``, in an object store, or, from ``{`` on, inline.
 
     Raises:
-        SourceMissing: no such file.
+        SourceMissing: there is none.
         PlanRejected: with everything that is wrong with it.
     """
     from plait.spec import load_spec
     from plait_workers.methods import METHODS
 
-    if path == "-":
-        text = sys.stdin.buffer.read((1 << 20) + 1)
-        return load_spec(text, name="standard input", overrides=overrides, methods=METHODS)
+    text, name = _spec_text(place)
+    return load_spec(text, name=name, overrides=overrides, methods=METHODS)
+
+
+_MOST = 1 << 20
+"""Bytes of a spec; whoever reads it says so if there are more."""
+
+
+def _spec_text(place: str) -> tuple[bytes, str]:
+    """The bytes, and what errors call them."""
+    if place.lstrip().startswith("{"):
+        return place.encode(), "the spec"
+    if place == "-":
+        return sys.stdin.buffer.read(_MOST + 1), "standard input"
+    if "://" in place:
+        return _stored_text(place), place
     try:
-        with open(path, "rb") as file:
-            text = file.read((1 << 20) + 1)
+        with open(place, "rb") as file:
+            return file.read(_MOST + 1), place
     except FileNotFoundError:
-        raise SourceMissing("no such spec", where=path, hint="Name the merge.yaml to run") from None
+        raise _no_spec(place) from None
     except OSError as error:
-        raise SpecInvalid("the spec cannot be read", where=path, found=error.strerror) from None
-    return load_spec(text, name=path, overrides=overrides, methods=METHODS)
+        raise SpecInvalid("the spec cannot be read", where=place, found=error.strerror) from None
 
 
-def prepare_with_budget(spec: MergeSpec, memory: int | None, workers: int | None) -> tuple[Prepared, Budget]:
-    """Plan a merge and fit it into memory."""
+def _stored_text(place: str) -> bytes:
+    from plait.uri import UriError, parse_uri
+    from plait_workers.storage.registry import open_store
+
+    folder, _, name = place.rpartition("/")
+    try:
+        text = open_store(parse_uri(folder)).get(name, limit=_MOST)
+    except UriError as error:
+        raise SpecInvalid("the spec cannot be read", where=place, found=error.reason) from None
+    if text is None:
+        raise _no_spec(place)
+    return text
+
+
+def _no_spec(place: str) -> SourceMissing:
+    return SourceMissing("no such spec", where=place, hint="Name the merge.yaml to run")
+
+
+def prepare_with_budget(
+    spec: MergeSpec, memory: int | None, workers: int | None, *, on_cluster: bool = False
+) -> tuple[Prepared, Budget]:
+    """Plan a merge and fit it into memory; what the options do not say the spec's ``resources`` do.
+
+    On a cluster the budget is that of one thread: what its driver may take, and the least of a worker.
+    """
     from plait_service.budget import budget_of, default_memory, default_threads
     from plait_service.prepare import prepare
 
     prepared = prepare(spec)
+    memory = spec.resources.memory if memory is None else memory
+    workers = 1 if on_cluster else workers or spec.resources.workers
     budget = budget_of(
         prepared.plan.job,
         prepared.output,

@@ -9,17 +9,27 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plait_service.driver import Progress
+    from plait_service.events import Events
+    from plait_service.progress import Progress
 
 LINE_EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
 
 
 @contextmanager
-def progress_shown(total_bytes: int) -> Iterator[Callable[[Progress], None]]:
-    """Show what the yielded function is told, for the length of the block."""
+def progress_shown(total_bytes: int, events: Events | None = None) -> Iterator[Callable[[Progress], None]]:
+    """Show what the yielded function is told, for the length of the block.
+
+    Args:
+        total_bytes: of the result.
+        events: of a merge on a cluster; without a terminal they are shown, too: all as lines of JSON.
+    """
     if not sys.stderr.isatty():
-        yield _Lines().tell
+        if events is not None:
+            from plait_service.events import log_as_json
+
+            log_as_json(sys.stderr)
+        yield _Lines(events).tell
         return
     from rich.console import Console
     from rich.progress import (
@@ -52,7 +62,8 @@ def progress_shown(total_bytes: int) -> Iterator[Callable[[Progress], None]]:
 
 
 class _Lines:
-    def __init__(self) -> None:
+    def __init__(self, events: Events | None) -> None:
+        self._events = events
         self._started = self._last = time.monotonic()
 
     def tell(self, progress: Progress) -> None:
@@ -60,6 +71,10 @@ class _Lines:
         if now - self._last < LINE_EVERY:
             return
         self._last = now
+        if self._events is not None:
+            there = progress.resumed_bytes + progress.done_bytes
+            self._events.tell("progress", bytes_done=there, bytes_total=progress.total_bytes)
+            return
         sys.stderr.write(progress_line(progress, now - self._started) + "\n")
         sys.stderr.flush()
 
