@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from dockerfile_parse import DockerfileParser
 
 import plait
 from tests.deploy.manifests import DEPLOY, ROOT
+from tests.support.checkpoints import make_family
 
 FILE = DEPLOY / "Containerfile"
 IGNORED = DEPLOY / "Containerfile.dockerignore"
@@ -102,7 +104,9 @@ class Folder:
             place = self.work / target
             for source in sources:
                 if (ROOT / source).is_dir():
-                    shutil.copytree(ROOT / source, place, ignore=shutil.ignore_patterns("__pycache__"))
+                    shutil.copytree(
+                        ROOT / source, place, ignore=shutil.ignore_patterns("__pycache__", "*.so")
+                    )
                 else:
                     (place if target.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
                     shutil.copy(ROOT / source, place)
@@ -142,6 +146,10 @@ def test_its_steps_make_a_plait_that_runs(tmp_path: Path) -> None:
         "python -c 'import plait_service; print(plait_service.__file__)'"
     )
     folder.run("python -c 'import ray, plait_service.driver, plait_workers.methods'")
+    family = make_family(tmp_path / "models", {"w": ("BF16", (64, 33))})
+    spec = {"models": ["m0", "m1", "m2"], "base": "base", "method": {"name": "select"}, "output": "out"}
+    (tmp_path / "models/merge.json").write_text(json.dumps(spec))
+    folder.run(f"cd {family.root} && plait merge merge.json && plait verify out --sample 1")
     # What KubeRay's operator starts beside the head, and what posts nightly merges.
     folder.run("ray kuberay-autoscaler --help")
     folder.run("python -c 'import ray.autoscaler.v2.instance_manager.cloud_providers.kuberay.cloud_provider'")
