@@ -18,6 +18,8 @@ from urllib3.util import wait_for_read
 _BUFFERED: Final = 8192
 """Most bytes of a body that http.client reads along with the headers."""
 _CONNECT: Final = 10.0
+_WAKE_AT: Final = 256 << 10
+"""Bytes that have to be there before a reader is woken, while more than that are to come."""
 
 
 class Wires:
@@ -90,8 +92,8 @@ def _close_all(idle: dict[Any, list[http.client.HTTPConnection]]) -> None:
 class WireBody:
     """The body of an answer whose length is known; for one thread.
 
-    Of a socket without TLS a step is one call into the system, which returns when the step is full: each
-    return to the interpreter waits for its lock.
+    Of a socket without TLS a step is one call into the system, which returns when the step is full, and wakes
+    its thread seldom: each return to the interpreter waits for its lock.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class WireBody:
         self._wires, self._server, self._wire, self._answer = wires, server, wire, answer
         self._left = answer.length or 0
         self._maybe_buffered = _BUFFERED
-        self._flags = 0
+        self._flags, self._wakes_at = 0, 1
         self._sock = wire.sock
         if self._sock is not None and not isinstance(self._sock, ssl.SSLSocket):
             self._flags = socket.MSG_WAITALL
@@ -125,10 +127,7 @@ class WireBody:
         elif self._maybe_buffered:
             count = self._read_buffered(target)
         else:
-            try:
-                count = self._sock.recv_into(target, len(target), self._flags)
-            except BlockingIOError as error:
-                raise TimeoutError(f"no byte in {self._wires.timeout:g} s") from error
+            count = self._receive(self._sock, target)
         self._left -= count
         if not self._left:
             self.close()
@@ -143,6 +142,17 @@ class WireBody:
         if not self._maybe_buffered and self._sock is not None and self._flags:
             self._sock.settimeout(None)  # SO_RCVTIMEO from here on
         return len(data)
+
+    def _receive(self, sock: socket.socket, target: memoryview) -> int:
+        if self._flags:
+            wakes_at = _WAKE_AT if self._left - len(target) >= _WAKE_AT else 1
+            if wakes_at != self._wakes_at:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wakes_at)
+                self._wakes_at = wakes_at
+        try:
+            return sock.recv_into(target, len(target), self._flags)
+        except BlockingIOError as error:
+            raise TimeoutError(f"no byte in {self._wires.timeout:g} s") from error
 
     def read(self) -> bytes:
         """All that is left, if it comes."""
