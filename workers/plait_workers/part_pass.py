@@ -46,6 +46,25 @@ def _storage(dtype: Dtype) -> np.dtype[np.unsignedinteger]:
     return storage
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Input:
+    """Where a tensor lies in a source, and what its elements are."""
+
+    source: int
+    lane: Lane
+    offset: int
+    storage: np.dtype[np.unsignedinteger]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Merging:
+    """What is the same for every step of a tensor."""
+
+    tensor: int
+    merger: Merger
+    inputs: list[_Input]
+
+
 class NullWriter:
     """Takes a part and forgets it."""
 
@@ -152,7 +171,7 @@ class PartPass:
             return self._copy(tensor, begin, end)
         counters = np.zeros(2 * self._job.num_models + 2, np.int64)
         ignored = np.zeros_like(counters)
-        merger = self._job.method.merger(self._job.context(tensor))
+        merging = self._merging(tensor)
         width, step = out.dtype.itemsize, self._elements_a_step(tensor)
         at = begin
         while at < end:
@@ -162,7 +181,7 @@ class PartPass:
             else:
                 stop, count = min(first + step, max(end // width, first + 1)), counters
             low, high = at - first * width, min(end, stop * width) - first * width
-            self._merge_step(tensor, merger, first, stop - first, (low, high), count)
+            self._merge_step(merging, first, stop - first, (low, high), count)
             at = min(end, stop * width)
         if counters.any():
             self._counters[tensor] = counters.tolist()
@@ -174,24 +193,38 @@ class PartPass:
         widest: int = max(dtype.itemsize for dtype in (*read, out.dtype, out.working))
         return max(2, self._settings.step_bytes // widest // 2 * 2)
 
+    def _merging(self, tensor: int) -> _Merging:
+        job = self._job
+        inputs = [
+            _Input(
+                source=source,
+                lane=(source, 0, int(job.file_of[source, tensor])),
+                offset=int(job.offset_of[source, tensor]),
+                storage=_storage(job.dtypes[job.dtype_of[source, tensor]]),
+            )
+            for source in job.sources_of(tensor)
+        ]
+        merger = job.method.merger(job.context(tensor))
+        return _Merging(tensor=tensor, merger=merger, inputs=inputs)
+
     def _merge_step(
         self,
-        tensor: int,
-        merger: Merger,
+        merging: _Merging,
         first: int,
         count: int,
         cut: tuple[int, int],
         counters: np.ndarray[tuple[int], np.dtype[np.int64]],
     ) -> None:
-        job, out = self._job, self._job.tensors[tensor]
+        job, out, merger = self._job, self._job.tensors[merging.tensor], merging.merger
         low, high = cut
         arrays: list[Bits] = []
-        for source in job.sources_of(tensor):
-            dtype = job.dtypes[job.dtype_of[source, tensor]]
+        for each in merging.inputs:
+            width = each.storage.itemsize
+            scratch = self._workspace.scratch(each.source, count * width)
             # An element that a bound cuts is read by both neighbours; it counts where it begins.
-            raw = self._read(tensor, source, first * dtype.itemsize, count * dtype.itemsize, low == 0)
-            arrays.append(np.frombuffer(raw, _storage(dtype)))
-        self._compare_twins(tensor, first, arrays, low == 0)
+            raw = self._read_lane(each.lane, each.offset + first * width, scratch, low == 0)
+            arrays.append(np.frombuffer(raw, each.storage))
+        self._compare_twins(merging.tensor, first, arrays, low == 0)
         base = arrays.pop() if out.uses_base else None
         place = self._reserve(high - low)
         target = np.frombuffer(place, np.uint8)
@@ -203,11 +236,11 @@ class PartPass:
             target[:] = spare.view(np.uint8)[low:high]
         self._commit(place)
 
-    def _read(self, tensor: int, source: int, start: int, size: int, count: bool = True) -> memoryview:
+    def _read(self, tensor: int, source: int, start: int, size: int) -> memoryview:
         job = self._job
         lane = (source, 0, int(job.file_of[source, tensor]))
         scratch = self._workspace.scratch(source, size)
-        return self._read_lane(lane, int(job.offset_of[source, tensor]) + start, scratch, count)
+        return self._read_lane(lane, int(job.offset_of[source, tensor]) + start, scratch, True)
 
     def _read_lane(self, lane: Lane, offset: int, scratch: memoryview, count: bool) -> memoryview:
         data = self._scans[lane].read(offset, scratch)
@@ -225,6 +258,8 @@ class PartPass:
 
     def _compare_twins(self, tensor: int, first: int, arrays: list[Bits], count: bool) -> None:
         """Tied weights that a source stores twice must agree within it, bit for bit."""
+        if tensor not in self._job.twins:
+            return
         read = self._job.sources_of(tensor)
         for lane, offset in self._twins(tensor):
             own = arrays[read.index(lane[0])]

@@ -19,10 +19,9 @@ class Workspace:
     def __post_init__(self) -> None:
         for source in range(self.num_sources + 1):
             stagger = 64 * (2 * source + 1) % 4096
-            buffer = memoryview(bytearray(self.step_bytes + 4096 + 64))
-            base = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
-            start = -base % 64 + stagger
-            self._scratch.append(buffer[start : start + self.step_bytes])
+            buffer = np.empty(self.step_bytes + 4096 + 64, np.uint8)
+            start = -buffer.__array_interface__["data"][0] % 64 + stagger
+            self._scratch.append(buffer.data[start : start + self.step_bytes])
 
     def scratch(self, source: int, size: int) -> memoryview:
         """``size`` bytes for a source; the last one is spare."""

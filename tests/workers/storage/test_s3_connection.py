@@ -126,7 +126,7 @@ def test_no_more_than_the_limit_are_under_way() -> None:
 
 def test_errors_lower_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     class Client:
-        def head_object(self) -> None:
+        def ask(self, operation: str, arguments: object) -> None:
             raise answer(503, "SlowDown")
 
     connection = Connection(StoreOptions(concurrency=32))

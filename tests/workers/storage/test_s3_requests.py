@@ -23,7 +23,7 @@ class Watched:
     def __init__(self, bucket: Bucket, options: StoreOptions, answer: Callable[[str, Any], Any]) -> None:
         self.requests: Requests = []
         connection = Connection(options)
-        events = connection.client.meta.events
+        events = connection.client.ordinary.meta.events
 
         def note(params: dict[str, Any], model: Any, **_rest: Any) -> None:
             self.requests.append((model.name, params))

@@ -1,8 +1,10 @@
-"""botocore's client, set up as a merge needs it."""
+"""botocore's client, set up as a merge needs it, and how its requests are made."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -13,12 +15,33 @@ from botocore.utils import parse_timestamp
 
 from plait import __version__
 from plait.spec_storage import StoreOptions
+from plait_workers.storage.s3.direct import Direct
 
 CONNECTIONS: Final = 1024
 """Connections kept: answers that are being read hold one each, and do not count as under way."""
 
 
-def make_client(options: StoreOptions, *, timeout: float) -> Any:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Client:
+    """botocore's client, and the short way beside it."""
+
+    ordinary: Any
+    direct: Direct
+
+    def ask(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """One request, by the short way where it leads.
+
+        Raises:
+            Exception: whatever botocore and the network raise.
+        """
+        answer = self.direct.ask(operation, arguments)
+        if answer is None:
+            answer = getattr(self.ordinary, operation)(**arguments)
+            self.direct.learn(operation, arguments)
+        return answer
+
+
+def make_client(options: StoreOptions, *, timeout: float) -> Client:
     """A client for all threads of this process. Takes a fifth of a second; asks nobody.
 
     Args:
@@ -42,9 +65,12 @@ def make_client(options: StoreOptions, *, timeout: float) -> Any:
         s3={"payload_signing_enabled": False, **({"addressing_style": style} if style else {})},
         user_agent=f"plait/{__version__}",
     )
-    return session.create_client(
+    client = session.create_client(
         "s3", region_name=options.region, endpoint_url=options.endpoint_url, config=config
     )
+    trusted = session.get_config_variable("ca_bundle")
+    direct = Direct(client, timeout=timeout, ca_bundle=trusted, parse_time=_parse_time)
+    return Client(ordinary=client, direct=direct)
 
 
 def _parse_time(value: Any) -> datetime:

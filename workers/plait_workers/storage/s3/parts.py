@@ -70,7 +70,7 @@ class S3PartWriter:
         self._request = request
         self._size = size
         self._buffer = connection.take_buffer(size)
-        self._view = memoryview(self._buffer)[:size]
+        self._view = self._buffer[:size]
         self._reserved = 0
         self._written = 0
 
