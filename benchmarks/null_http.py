@@ -210,9 +210,9 @@ class _Connection:
 
 
 def main() -> None:
-    """Serve the folder that is named; the port goes to standard output."""
+    """Serve the folder that is named, at the address and port that follow; the port goes to standard output."""
     objects, counts, lock = Objects(Path(sys.argv[1])), Counter[str](), threading.Lock()
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as server:
+    with socket.create_server((sys.argv[2], int(sys.argv[3])), backlog=256) as server:
         print(server.getsockname()[1], flush=True)
         while True:
             connection = _Connection(objects, counts, lock, server.accept()[0])

@@ -11,31 +11,54 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 _SERVER = Path(__file__).with_name("null_http.py")
 
 
-class NullServer:
-    """The server as a process of its own, from here to the end of a ``with`` block."""
+def environment_of(endpoint: str) -> dict[str, str]:
+    """The variables that every AWS client reads."""
+    return {
+        "AWS_ACCESS_KEY_ID": "null",
+        "AWS_SECRET_ACCESS_KEY": "null",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
-    def __init__(self, root: Path) -> None:
-        self._process = subprocess.Popen([sys.executable, _SERVER, root], stdout=subprocess.PIPE, text=True)
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+class NullServer:
+    """The server as a process of its own, from here to the end of a ``with`` block.
+
+    Args:
+        root: the folder that is bucket ``models``.
+        address: where it listens; by default the loopback, on a free port.
+        start: starts its process, perhaps on another host.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+        start: Callable[[list[str]], subprocess.Popen[str]] = _start,
+    ) -> None:
+        host, port = address
+        self._process = start([sys.executable, str(_SERVER), str(root), host, str(port)])
         assert self._process.stdout is not None
-        self.endpoint = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self.endpoint = f"http://{host}:{int(self._process.stdout.readline())}"
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that every AWS client reads."""
-        return {
-            "AWS_ACCESS_KEY_ID": "null",
-            "AWS_SECRET_ACCESS_KEY": "null",
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return environment_of(self.endpoint)
 
     @property
     def pid(self) -> int:
