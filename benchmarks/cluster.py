@@ -1,13 +1,14 @@
-"""Merges on a Ray cluster of hosts whose cards are limited; a plan of 100,000 parts; what Ray costs on one machine.
+"""Merges on a Ray cluster of hosts whose cards are limited; very many units; what Ray costs on one machine.
 
     python benchmarks/cluster.py scaling --save
     python benchmarks/cluster.py failures --save
     python benchmarks/cluster.py overhead --save
     python benchmarks/cluster.py driver --save
 
-`scaling` and `failures` make the hosts (cluster_network.py): they need root and iproute2, and leave nothing. The
-others run in this process: `overhead` on a private cluster of this machine, `driver` with workers that do nothing.
-(Not called ray.py: a script's folder comes first where Python looks for modules, and `import ray` would find it.)
+`scaling` and `failures` make the hosts (cluster_network.py): they need root and iproute2, and leave nothing.
+The others are on a private cluster of this machine: `overhead` of one worker, `driver` of workers that do
+nothing. (Not called ray.py: a script's folder comes first where Python looks for modules, so that
+`import ray` would find it.)
 """
 
 from __future__ import annotations
@@ -218,9 +219,9 @@ def main() -> None:
     figures = runs[options.what](options)
     ray = importlib.metadata.version("ray")
     titles = {
-        "scaling": f"{options.parts} parts of {options.part} KiB, K = {MODELS} + base, cards of {options.rate:g} Mbit/s",
+        "scaling": f"{options.parts} parts of {options.part} KiB, {options.rate:g} Mbit/s a card",
         "overhead": f"units of select n = 4, K = {MODELS} + base, null server, two processors",
-        "driver": f"{options.units:,} units, K = {options.models} + base, {options.workers} workers that do nothing",
+        "driver": f"K = {options.models} + base, {options.workers} workers that do nothing",
     }
     title = titles.get(options.what, titles["scaling"])
     report(f"cluster-{options.what}", f"Ray {ray}: {title}", figures, options)

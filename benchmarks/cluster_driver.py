@@ -1,4 +1,4 @@
-"""What the driver itself takes: a merge of very many units, with workers on a real cluster that do nothing."""
+"""What the driver itself takes: a merge of very many units, with workers on a cluster that do nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SHARDS = 61
 
 
 class Driven:
-    """Times another executor, looks at this process's memory as units are done, and ends the merge after them."""
+    """Times another executor, looks at this process's memory as units are done, and ends the merge then."""
 
     def __init__(self, inner: Executor, marks: int) -> None:
         self._inner = inner

@@ -2,10 +2,10 @@
 
     python benchmarks/cluster_merge.py '{"address": ..., "spec": ..., "workers": 4, "timed": 300}'
 
-``workers`` is how many the cluster has: parts are done, and not counted, until all of them have begun and done
-some, and no more than ``timed`` are left. Then the clock starts. What it says are lines of JSON with ``kind`` and ``time``: the
-merge's events and, with the number of ``parts``, ``clock`` (all workers are there), ``half`` (of the parts that
-are timed) and ``end``.
+``workers`` is how many the cluster has: parts are done, and not counted, until all of them have begun and
+done some, and no more than ``timed`` are left. Then the clock starts. What it says are lines of JSON with
+``kind`` and ``time``: the merge's events and, with the number of ``parts`` that are left, ``clock`` (all
+workers are there), ``half`` (of what is timed) and ``end``.
 """
 
 from __future__ import annotations

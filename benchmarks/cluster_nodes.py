@@ -163,7 +163,8 @@ _COUNT_NODES = """
 import sys
 from ray._raylet import GcsClient
 try:
-    print(sum(node.state == 0 for node in GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5).values()))
+    nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5)
+    print(sum(node.state == 0 for node in nodes.values()))
 except Exception:
     pass
 """

@@ -1,4 +1,4 @@
-"""What Ray costs on one machine: the units of a merge on one worker of a private cluster, or in this process."""
+"""What Ray costs on one machine: the units of a merge on one worker of a private cluster, or here."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ class _Connection:
 
 
 def main() -> None:
-    """Serve the folder that is named, at the address and port that follow; the port goes to standard output."""
+    """Serve the folder that is named, at the address and port that follow; says its port."""
     objects, counts, lock = Objects(Path(sys.argv[1])), Counter[str](), threading.Lock()
     with socket.create_server((sys.argv[2], int(sys.argv[3])), backlog=256) as server:
         print(server.getsockname()[1], flush=True)
