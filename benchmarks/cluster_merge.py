@@ -11,6 +11,7 @@ workers are there), ``half`` (of what is timed) and ``end``.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -32,13 +33,17 @@ from plait_workers.part_pass import PartRecord
 WARM = 4
 """Parts of each worker before the clock starts: as many as it does side by side."""
 
-_printing = threading.Lock()
 
+def speaker() -> Callable[[Mapping[str, Any]], None]:
+    """Writes events to standard output, a line each; from now on nothing else gets there: Ray prints, too."""
+    output, lock = os.fdopen(os.dup(1), "w"), threading.Lock()
+    os.dup2(2, 1)
 
-def say(event: Mapping[str, Any]) -> None:
-    """A line for whoever measures."""
-    with _printing:
-        print(json.dumps({"time": time.monotonic(), **event}, default=str), flush=True)
+    def say(event: Mapping[str, Any]) -> None:
+        with lock:
+            print(json.dumps({"time": time.monotonic(), **event}, default=str), file=output, flush=True)
+
+    return say
 
 
 class Timed:
@@ -101,6 +106,7 @@ class Timed:
 def main() -> None:
     """Merge what the argument says."""
     wanted = json.loads(sys.argv[1])
+    say = speaker()
     with joined(wanted["address"]):
         from plait_service.cluster.executor import RayExecutor
 

@@ -89,7 +89,8 @@ class Cluster:
             name = f"node-{len(self._nodes)}"
             self._nodes[name] = self._network.add_host(name, rate=rate)
             self._ray(self._nodes[name], f"--address={self.address}", "--num-cpus=1")
-        self._wait_for(len(self._nodes))
+            # One after another: started together on few processors, they give up on each other.
+            self._wait_for(len(self._nodes))
 
     def _ray(self, host: Host, *arguments: str) -> None:
         command = [
