@@ -1,4 +1,4 @@
-"""What was tried against S3 and how it ended, as a table at the end of a test run.
+"""What was tried against a merge and how it ended, as tables at the end of a test run.
 
 Tests note their outcomes with ``record_property``, which also brings them from processes of their own.
 """
@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-PROPERTY = "s3-faults"
+PROPERTY = "faults"
+S3 = "faults between the merge and S3"
+CLUSTER = "what befell a merge on a cluster"
 
 
 RecordProperty = Callable[[str, object], None]
 
 
-def note(record_property: RecordProperty, rows: Iterable[tuple[str, str]]) -> None:
-    """Put (fault, outcome) pairs on record for the table."""
-    record_property(PROPERTY, [list(row) for row in rows])
+def note(record_property: RecordProperty, rows: Iterable[tuple[str, str]], *, title: str = S3) -> None:
+    """Put (fault, outcome) pairs on record for the table of this title."""
+    record_property(PROPERTY, [[title, *row] for row in rows])
 
 
 def table(rows: Iterable[tuple[str, str]]) -> list[str]:
@@ -44,17 +46,17 @@ def table(rows: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table if there is anything in it."""
+    """Print the tables that there is anything in."""
     rows = [
-        (fault, outcome)
+        (title, (fault, outcome))
         for reports in terminalreporter.stats.values()
         for report in reports
         if getattr(report, "when", None) == "call"
         for name, value in report.user_properties
         if name == PROPERTY
-        for fault, outcome in value
+        for title, fault, outcome in value
     ]
-    if rows:
-        terminalreporter.section("faults between the merge and S3")
-        for each in table(rows):
+    for title in sorted({title for title, _ in rows}):
+        terminalreporter.section(title)
+        for each in table(row for name, row in rows if name == title):
             terminalreporter.write_line(each)
