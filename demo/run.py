@@ -1,9 +1,9 @@
 """The whole story on a laptop: fine-tune one model in five orders, merge, and see what merging is worth.
 
 Trains with demo/train.py (transformers, as it comes), puts the checkpoints into a bucket of an S3 server
-that runs on this machine (demo/weed.py), merges from bucket to bucket with the `plait` command (as anyone
-would type it), and measures each model on the same held-out text. Nothing is fetched; all files stay in
-demo/run/.
+that runs on this machine (demo/weed.py), merges from bucket to bucket on a Ray cluster of this machine with
+the `plait` command (as anyone would type it), kills a worker in the middle of a merge, and measures each
+model on the same held-out text. Nothing is fetched; all files stay in demo/run/.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import mean
 from textwrap import indent
+from typing import Any
 
 import train
 import weed
+from killing import merge_and_kill
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +40,8 @@ output: s3://demo/{output}
 seed: 0
 shard_size: 400KB
 """
+# The cluster's workers, as a spec's user would ask for them.
+WORKERS = ("--workers", "2", "--worker-cpus", "1")
 # The name of a spec and of what it makes -> its method.
 METHODS = {
     "merged-select": "  name: select\n  resample: 4",
@@ -104,27 +108,53 @@ def fill_bucket(server: weed.Weed, names: list[str]) -> None:
         console.print(f"{server.endpoint}: {', '.join(names)}")
 
 
-def fetch(server: weed.Weed, name: str) -> None:
+def keys(client: Any, model: str) -> list[str]:
+    """The names of a model's files in the bucket."""
+    listed = client.list_objects_v2(Bucket=BUCKET, Prefix=f"{model}/")["Contents"]
+    return [item["Key"].removeprefix(f"{model}/") for item in listed]
+
+
+def fetch(server: weed.Weed, model: str) -> None:
     """Copy a model out of the bucket, as whoever serves it would."""
-    client, folder = server.access.client(), RUN / name
+    client, folder = server.access.client(), RUN / model
     folder.mkdir()
-    for item in client.list_objects_v2(Bucket=BUCKET, Prefix=f"{name}/")["Contents"]:
-        body = client.get_object(Bucket=BUCKET, Key=item["Key"])["Body"]
-        (folder / item["Key"].removeprefix(f"{name}/")).write_bytes(body.read())
+    for name in keys(client, model):
+        body = client.get_object(Bucket=BUCKET, Key=f"{model}/{name}")["Body"]
+        (folder / name).write_bytes(body.read())
 
 
-def merge_models() -> None:
-    """Merge the fine-tunes with each of METHODS."""
+def merge_models(address: str) -> None:
+    """Merge the fine-tunes with each of METHODS, on the cluster."""
+    on_cluster = ("--address", address, *WORKERS)
     with step("Merge by selection: each parameter is one fine-tune's, drawn at random"):
         print(indent(write_spec("merged-select"), "    "))
         plait("plan", "merged-select.yaml")
-        plait("merge", "merged-select.yaml")
+        plait("merge", "merged-select.yaml", *on_cluster)
     with step("Merge by averaging"):
         print(indent(write_spec("merged-average"), "    "))
-        plait("merge", "merged-average.yaml")
+        plait("merge", "merged-average.yaml", *on_cluster)
     with step("Selection without resampling, to compare (its output is not shown)"):
         write_spec("merged-select-n0")
-        plait("merge", "merged-select-n0.yaml", quiet=True)
+        plait("merge", "merged-select-n0.yaml", *on_cluster, quiet=True)
+
+
+def kill_a_worker(server: weed.Weed, address: str) -> None:
+    """The first merge once more, to another place, and a worker killed in its middle: the same files."""
+    with step("The same selection again, into s3://demo/killed, and a worker killed in the middle"):
+        command = ("merge", "merged-select.yaml", "--set", "output=s3://demo/killed", "--address", address)
+        console.print(f"$ plait {' '.join((*command, *WORKERS))}", style="cyan")
+        for line in merge_and_kill([str(PLAIT), *command, *WORKERS], folder=RUN):
+            console.print(f"  {line}", soft_wrap=True)
+        client = server.access.client()
+        compared = [name for name in keys(client, "merged-select") if name.endswith(".safetensors")]
+        for name in compared:
+            bodies = [
+                client.get_object(Bucket=BUCKET, Key=f"{model}/{name}")["Body"].read()
+                for model in ("merged-select", "killed")
+            ]
+            if bodies[0] != bodies[1]:
+                raise SystemExit(f"the demo stops: {name} differs after a worker was killed")
+        console.print(f"  {len(compared)} shards, each the same to the bit as without the kill")
 
 
 def report(fine_tunes: list[str], corpus: train.Corpus) -> None:
@@ -150,6 +180,22 @@ def report(fine_tunes: list[str], corpus: train.Corpus) -> None:
         console.print(table)
 
 
+@contextmanager
+def cluster() -> Iterator[str]:
+    """A Ray cluster of this machine alone, for the length of the block; its address."""
+    from plait_service.cluster.connect import LOCAL, joined
+
+    with step("A Ray cluster of this machine"):
+        stack = ExitStack()
+        stack.enter_context(joined(LOCAL))
+        import ray
+
+        address = str(ray.get_runtime_context().gcs_address)
+        console.print(f"{address}, {int(ray.cluster_resources()['CPU'])} processors")
+    with stack:
+        yield address
+
+
 def main() -> None:
     """Run the demo from an empty folder."""
     start = time.perf_counter()
@@ -159,7 +205,9 @@ def main() -> None:
     fine_tunes = train_models(corpus)
     with weed.Weed(RUN / "s3") as server:
         fill_bucket(server, ["base", *fine_tunes])
-        merge_models()
+        with cluster() as address:
+            merge_models(address)
+            kill_a_worker(server, address)
         for name in METHODS:
             fetch(server, name)
     report(fine_tunes, corpus)
