@@ -36,7 +36,7 @@ _BF16 = DTYPES["BF16"]
 _METADATA = {"format": "pt"}
 _CHUNK = 4 << 20  # elements
 _RECIPE = "recipe.json"
-_EXPERT = (64, 768)  # small, so that the result fits on any disk: a plan looks whether it does
+EXPERT = (64, 768)  # small, so that the result fits on any disk: a plan looks whether it does
 
 Entry = tuple[str, Dtype, tuple[int, ...]]
 
@@ -158,7 +158,7 @@ def link_models(folder: Path, names: Sequence[str], models: int) -> list[Path]:
 
 
 def make_headers(
-    folder: Path, tensors: int, models: int, shards: int, sizes: tuple[int, ...] = _EXPERT
+    folder: Path, tensors: int, models: int, shards: int, sizes: tuple[int, ...] = EXPERT
 ) -> None:
     """``base`` and K sub-models of experts, in sparse files that hold nothing but headers."""
     recipe = {"tensors": tensors, "models": models, "shards": shards, "shape": list(sizes)}
@@ -192,7 +192,7 @@ def make_headers(
 
 
 def write_spec(
-    path: Path, models: Sequence[Path], base: Path | None, method: dict[str, object], output: Path
+    path: Path, models: Sequence[Path], base: Path | None, method: dict[str, object], output: Path | str
 ) -> Path:
     """Write a merge.yaml and return its path."""
     spec = MergeSpec(models=models, base=base, method=method, output=output)

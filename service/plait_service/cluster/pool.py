@@ -38,7 +38,8 @@ class Place:
     Args:
         node: its id; None if any will do.
         deaths: lives in a row that ended without a result.
-        shrink: lives that ended for want of memory.
+        shrink: lives that ended for want of memory, or may have: what the kernel kills says nothing, so
+            that every death but the first of some in a row counts.
     """
 
     name: str
@@ -47,6 +48,13 @@ class Place:
     deaths: int = 0
     shrink: int = 0
     life: Life | None = None
+
+    def lost(self, now: float, *, has_done: bool, died: bool, out_of_memory: bool) -> None:
+        """Its life ended; when the next begins, and with how much."""
+        self.life = None
+        self.deaths = 0 if has_done else self.deaths + 1
+        self.shrink += out_of_memory or (died and self.deaths > 1)
+        self.due = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self.deaths, 10))
 
 
 @dataclass
@@ -161,15 +169,11 @@ class Pool:
         if life.place.life is life:
             life.place.life = None
 
-    def end(self, life: Life, now: float, *, out_of_memory: bool = False) -> None:
+    def end(self, life: Life, now: float, *, died: bool = False, out_of_memory: bool = False) -> None:
         """A life ended, or is ended now."""
         self._lives.pop(life.name, None)
-        place = life.place
-        place.shrink += out_of_memory
-        place.deaths = 0 if life.has_done else place.deaths + 1
-        if place.life is life:
-            place.life = None
-            place.due = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(place.deaths, 10))
+        if life.place.life is life:
+            life.place.lost(now, has_done=life.has_done, died=died, out_of_memory=out_of_memory)
         life.is_over = True
         _aside(partial(kill, life))
 

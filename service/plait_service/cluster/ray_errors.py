@@ -32,6 +32,8 @@ class End(enum.Enum):
 _OF_MEMORY = re.compile(
     r"out[- ]of[- ]memory|\bOOM\b|running low on memory|memory (?:usage )?threshold", re.I
 )
+_GUESSES = re.compile(r"Some common causes include|There are some potential root causes", re.I)
+"""From here on Ray lists whatever ends processes, memory among it, because it does not know."""
 _OF_NODE = re.compile(r"node (?:has )?(?:died|was terminated|is dead)|its node|raylet", re.I)
 
 
@@ -43,7 +45,7 @@ def end_of(error: BaseException) -> End:
         return End.NODE
     if isinstance(error, ActorUnavailableError) or not isinstance(error, RayActorError):
         return End.NOT
-    text = str(error)
+    text = _GUESSES.split(str(error), maxsplit=1)[0]
     if _OF_MEMORY.search(text):
         return End.MEMORY
     return End.NODE if error.preempted or _OF_NODE.search(text) else End.DIED

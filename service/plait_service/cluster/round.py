@@ -150,7 +150,7 @@ class Round:
     def _end(self, life: Life, end: End, kind: str, now: float) -> None:
         blame = end.value if end in (End.MEMORY, End.DIED) else None
         self._dispatcher.lost(life.name, now, blame=blame)
-        self._pool.end(life, now, out_of_memory=end is End.MEMORY)
+        self._pool.end(life, now, died=end is End.DIED, out_of_memory=end is End.MEMORY)
         if life.draining and end is End.NODE:  # as it said that it would
             kind = "node-left"
         if life.hello is None and end is End.NODE:  # nobody ever heard of it
