@@ -154,6 +154,14 @@ class Driver:
         problems = output_problems(self._plan, self._output, overwrite=self._overwrite)
         if problems:
             raise PlanRejected(problems)
+        costs = self._plan.costs
+        self._events.tell(
+            "planned",
+            sub_models=self._job.num_models,
+            parts=costs.num_parts,
+            bytes_read=costs.bytes_read,
+            bytes_written=costs.bytes_written,
+        )
         files = small_files(self._plan, self._copies)
         self._step("claim")
         claim = take_claim(
@@ -249,6 +257,7 @@ class Driver:
         else:
             raise SourceCorrupt("sources keep arriving damaged", hint="Use https, and check the network")
         self._step("publish")
+        self._events.tell("publishing", shards=len(self._job.shards))
         files[CARD] = build_card(self._plan, run.records)
         sizes = {name: len(data) for name, data in files.items()}
         publish(

@@ -91,6 +91,15 @@ class TestAGoodDay:
         assert verified["checked_bytes"] == planned["bytes_written"]
         assert inspected["models"][0]["parameters"] == 120_300
 
+    def test_events_as_lines_of_json(self, family: Family, spec: Path) -> None:
+        done = plait("merge", spec, "--log-json", "--json")
+        assert only_json(done)["status"] == "done"
+        events = [json.loads(line) for line in done.stderr.splitlines()]
+        assert [event["kind"] for event in events] == ["planned", "claimed", "publishing", "committed"]
+        assert events[0]["sub_models"] == 3
+        assert events[0]["parts"] == events[3]["merged"]
+        assert {event["job"] for event in events} == {only_json(done)["fingerprint"][:12]}
+
     def test_the_spec_may_come_on_standard_input_and_be_overridden(self, family: Family, spec: Path) -> None:
         seeded = only_json(plait("plan", "-", "--json", "--set", "seed=7", stdin=spec.read_text()))
         assert seeded["fingerprint"] != only_json(plait("plan", spec, "--json"))["fingerprint"]

@@ -58,14 +58,14 @@ def test_the_same_bytes(ray_job: RayJob, ray_driver: RayCluster, monkeypatch: py
     assert outcome.merged_parts == PARTS
     ray_job.check()
     kinds = watched.kinds()
-    assert (kinds[0], kinds[-1]) == ("claimed", "committed")
+    assert (kinds[:2], kinds[-2:]) == (["planned", "claimed"], ["publishing", "committed"])
     assert len(watched.workers()) == 2
     assert "worker-lost" not in kinds
     assert shown[0]["fingerprint"] == outcome.fingerprint
     assert shown[0]["phase"] == "units"
     assert 0 <= shown[0]["bytes_done"] <= shown[0]["bytes_total"]  # type: ignore[operator]
     assert set(watched.workers()) <= set(shown[0]["nodes"])  # type: ignore[call-overload]
-    assert shown[0]["events"][0]["kind"] == "claimed"  # type: ignore[index]
+    assert shown[0]["events"][0]["kind"] == "planned"  # type: ignore[index]
 
 
 def test_a_fixed_number_of_workers_on_nodes_with_a_label(ray_job: RayJob, ray_driver: RayCluster) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from plait_service.cleaning import find_leftovers, remove_leftovers
 from plait_service.cluster.dispatcher import Policy
 from plait_service.cluster.executor import RayExecutor
 from plait_service.cluster.resources import Resources
@@ -62,11 +63,18 @@ class RayJob:
         """The spec for which all requests, the workers' too, go through a proxy."""
         return self.spec(storage={**self.spec()["storage"], **storage, "endpoint_url": proxy.endpoint})
 
-    def check(self) -> None:
-        """The output is what a merge in this process makes, and alone; it is removed."""
+    def check(self, *, unlisted: bool = False) -> None:
+        """The output is what a merge in this process makes, and alone; it is removed.
+
+        Args:
+            unlisted: a driver may have died before it could say which uploads it began: `plait clean` knows.
+        """
         found = self.bucket.download(OUT)
         assert sorted(found) == sorted(self.expected)
         assert [key for key in found if found[key] != self.expected[key]] == []
+        if unlisted:
+            left = find_leftovers(self.bucket.uri(OUT))
+            remove_leftovers(left, [upload.id for upload in left.unlisted])
         assert not self.bucket.pending()
         self.clear()
 

@@ -38,6 +38,7 @@ _LAST_MOMENT_OF_A_CLUSTER = 6.0
 @click.command()
 @spec_options
 @cluster_options
+@click.option("--log-json", is_flag=True, help="Events and progress as lines of JSON on standard error.")
 @json_option
 @debug_option
 def merge(
@@ -49,6 +50,7 @@ def merge(
     address: str | None,
     cpus: int | None,
     labels: dict[str, str],
+    log_json: bool,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -82,7 +84,9 @@ def merge(
         }
     )
     with (
-        progress_shown(plan.costs.bytes_written, events if address else None) as on_progress,
+        progress_shown(
+            plan.costs.bytes_written, events if address or log_json else None, always_lines=log_json
+        ) as on_progress,
         _executor(address, prepared, wanted, events) as executor,
         _signals(stop, as_json, _LAST_MOMENT if address is None else _LAST_MOMENT_OF_A_CLUSTER),
     ):

@@ -17,14 +17,17 @@ LINE_EVERY = 5.0
 
 
 @contextmanager
-def progress_shown(total_bytes: int, events: Events | None = None) -> Iterator[Callable[[Progress], None]]:
+def progress_shown(
+    total_bytes: int, events: Events | None = None, *, always_lines: bool = False
+) -> Iterator[Callable[[Progress], None]]:
     """Show what the yielded function is told, for the length of the block.
 
     Args:
         total_bytes: of the result.
-        events: of a merge on a cluster; without a terminal they are shown, too: all as lines of JSON.
+        events: of the merge; without a terminal they are shown, too: all as lines of JSON.
+        always_lines: as if there were no terminal.
     """
-    if not sys.stderr.isatty():
+    if always_lines or not sys.stderr.isatty():
         if events is not None:
             from plait_service.events import log_as_json
 
