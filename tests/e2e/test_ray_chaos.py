@@ -18,6 +18,7 @@ from tests.support.fault_table import CLUSTER, RecordProperty, note
 from tests.support.merging import fails
 from tests.support.ray_cluster import RayCluster
 from tests.support.ray_merge import PARTS, AtPart, RayJob, Watched, kill, proxied, start_plait
+from tests.support.s3 import use
 from tests.support.s3_faults import Kind
 from tests.support.s3_labels import Label
 
@@ -247,8 +248,11 @@ def test_one_message_in_ten_is_lost(
     note(record_property, [(f"a tenth of Ray's messages lost ({method})", SAME)], title=CLUSTER)
 
 
-def test_the_head_is_lost_and_comes_back(ray_job: RayJob, record_property: RecordProperty) -> None:
-    """The merge ends and says so; on another cluster the next one carries on."""
+def test_the_head_is_lost_and_comes_back(
+    ray_job: RayJob, record_property: RecordProperty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The merge ends, if need be by Ray's own hand; on another cluster the next one carries on."""
+    use(ray_job.bucket.access, monkeypatch)  # nodes begin with these
     first, second = RayCluster(), None
     try:
         first.add_node()
@@ -260,7 +264,7 @@ def test_the_head_is_lost_and_comes_back(ray_job: RayJob, record_property: Recor
             )
             _, errors = process.communicate(timeout=240)
         assert process.returncode == 1, errors
-        assert "cluster-unavailable: " in errors
+        assert "Traceback" not in errors
         kept = ray_job.journalled()
         assert kept > 0
         second = RayCluster()

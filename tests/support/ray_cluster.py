@@ -98,6 +98,8 @@ class RayCluster:
 
     def close(self) -> None:
         """End all processes, and wait for them."""
+        if self._cluster.head_node is None:  # closed before
+            return
         nodes = [*self._cluster.worker_nodes, self._cluster.head_node]
         pids = [info.process.pid for node in nodes for infos in node.all_processes.values() for info in infos]
         processes: list[psutil.Process] = []

@@ -1,0 +1,1 @@
+"""Jobs of the service: their records, their states, who runs next, and where their drivers run."""
