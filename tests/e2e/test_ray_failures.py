@@ -67,21 +67,23 @@ def test_a_node_dies_and_another_joins(ray_job: RayJob, ray_driver: RayCluster) 
 
     at = AtPart(3, replace)
 
-    def until_all_have_joined(label: Label) -> None:
+    def is_noticed() -> bool:
+        return len(watched.workers()) == 4 and "node-lost" in watched.kinds()
+
+    def until_it_is_noticed(label: Label) -> None:
         at(label)
-        while label.operation == "UploadPart" and at.parts > 5 and len(watched.workers()) < 4:
+        while label.operation == "UploadPart" and at.parts > 5 and not is_noticed():
             time.sleep(0.05)
 
     try:
-        with proxied(ray_job, until_all_have_joined) as proxy:
+        with proxied(ray_job, until_it_is_noticed) as proxy:
             watched = Watched(ray_job.by_way_of(proxy, timeout=60))
             run_and_check(ray_job, watched)
     finally:
         ray_driver.remove_node(doomed)
         for node in added:
             ray_driver.remove_node(node)
-    assert "node-lost" in watched.kinds()
-    assert len(watched.workers()) == 4
+    assert is_noticed()
 
 
 def test_a_node_is_drained(ray_job: RayJob, ray_driver: RayCluster) -> None:
