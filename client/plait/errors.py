@@ -30,6 +30,15 @@
     │   ├── ClusterUnavailable     cluster-unavailable   not reached, or no worker for too long; worth a retry
     │   ├── ClusterUnsuitable      cluster-unsuitable    a worker that could not make the same bytes
     │   └── WorkerLost             worker-lost           a part that workers die of
+    ├── ServiceError               the job service said no, or nothing (exit 1)
+    │   ├── NotFound               not-found             a job, schedule or token that is not there, or not yours
+    │   ├── WrongState             wrong-state           what cannot be done to a job as it is now
+    │   ├── IdempotencyConflict    idempotency-conflict  the key was used for something else
+    │   ├── Unauthenticated        unauthenticated       no token, or none that is valid
+    │   ├── Forbidden              forbidden             a token that may not do this, or not there
+    │   ├── TooLarge               too-large             more than the service reads
+    │   ├── TooManyRequests        too-many-requests     worth a retry, after a while
+    │   └── ServiceUnavailable     service-unavailable   not reached, or not now; worth a retry
     ├── Cancelled                  cancelled             stopped by a person or a signal (exit 130)
     ├── CommitUnknown              commit-unknown        the commit's outcome is not known (exit 3)
     └── InternalError              internal              a bug of ours: please report it (exit 1)
@@ -295,6 +304,60 @@ class WorkerLost(ClusterError):
     """Workers died again and again while they did one part."""
 
     kind = "worker-lost"
+
+
+class ServiceError(PlaitError):
+    """The job service refused, or did not answer."""
+
+
+class NotFound(ServiceError):
+    """There is no such thing, or it belongs to another team."""
+
+    kind = "not-found"
+
+
+class WrongState(ServiceError):
+    """A job, as it is now, does not allow this."""
+
+    kind = "wrong-state"
+
+
+class IdempotencyConflict(ServiceError):
+    """An idempotency key was used before, for something else."""
+
+    kind = "idempotency-conflict"
+
+
+class Unauthenticated(ServiceError):
+    """No token was given, or none that is valid."""
+
+    kind = "unauthenticated"
+
+
+class Forbidden(ServiceError):
+    """The token does not allow this, or not at this place."""
+
+    kind = "forbidden"
+
+
+class TooLarge(ServiceError):
+    """A request has more bytes than the service reads."""
+
+    kind = "too-large"
+
+
+class TooManyRequests(ServiceError):
+    """Requests come faster than the service allows."""
+
+    kind = "too-many-requests"
+    retryable = True
+
+
+class ServiceUnavailable(ServiceError):
+    """The service is not reached, or cannot answer now."""
+
+    kind = "service-unavailable"
+    retryable = True
 
 
 class Cancelled(PlaitError):

@@ -41,18 +41,20 @@ class Database:
                 expected="sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME",
                 found=type(error).__name__,
             ) from None
-        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        self._readers = sessionmaker(self.engine, expire_on_commit=False)
+        writing = self.engine.execution_options(plait_writes=True)
+        self._writers = sessionmaker(writing, expire_on_commit=False)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A transaction that may write: all of it happens, or nothing."""
-        with self._sessions.begin() as session:
+        with self._writers.begin() as session:
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that only reads."""
-        with self._sessions() as session:
+        with self._readers() as session:
             yield session
 
     def upgrade(self) -> None:
