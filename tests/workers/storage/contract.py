@@ -143,6 +143,45 @@ class ObjectContract:
             assert info is not None
             assert info.metadata == {"who": winner}
 
+    def test_replace(self, store: ObjectStore) -> None:
+        assert not store.replace("a", b"one", version="none")
+        assert not store.replace("folder/a", b"one", version="none")
+        assert keys(store) == []
+        store.put("a", b"one", metadata={"k": "1"})
+        first = store.head("a")
+        assert first is not None
+        assert store.replace("a", b"two", version=first.version)
+        assert store.get("a", limit=10) == b"two"
+        second = store.head("a")
+        assert second is not None
+        assert second.version != first.version
+        assert second.metadata == {}
+        assert not store.replace("a", b"three", version=first.version)
+        assert store.get("a", limit=10) == b"two"
+        store.delete("a")
+        assert not store.replace("a", b"three", version=second.version)
+        assert keys(store) == []
+
+    def test_of_six_that_replace_a_version_one_succeeds(self, open_store: OpenStore) -> None:
+        for number in range(10):
+            key = f"pointer-{number}"
+            open_store().put(key, b"first")
+            first = open_store().head(key)
+            assert first is not None
+            barrier = threading.Barrier(6)
+
+            def replace(
+                who: int, key: str = key, version: str = first.version, barrier: threading.Barrier = barrier
+            ) -> bool:
+                store = open_store()
+                barrier.wait(30)
+                return store.replace(key, b"%d" % who * 500, version=version)
+
+            with ThreadPoolExecutor(6) as pool:
+                won = list(pool.map(replace, range(6)))
+            assert sum(won) == 1
+            assert open_store().get(key, limit=500) == b"%d" % won.index(True) * 500
+
     def test_an_overwriter_shows_whole_objects(self, open_store: OpenStore) -> None:
         open_store().put("a", b"0" * 5000)
         done = threading.Event()
@@ -205,6 +244,7 @@ class ObjectContract:
             lambda: store.get(key, limit=10),
             lambda: store.put(key, b"x"),
             lambda: store.put(key, b"x", if_absent=True),
+            lambda: store.replace(key, b"x", version="v"),
             lambda: store.delete(key),
             lambda: store.open(key, "v"),
             lambda: store.create_upload(key, size=1, metadata={}),

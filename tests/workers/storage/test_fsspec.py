@@ -214,6 +214,7 @@ def test_what_is_only_asked_of_outputs_is_refused(memory: str) -> None:
     assert store.free_bytes() is None
     for attempt in (
         lambda: store.put("a", b""),
+        lambda: store.replace("a", b"", version="v"),
         lambda: store.delete("a"),
         lambda: store.probe("a"),
         store.now,

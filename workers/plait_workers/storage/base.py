@@ -199,6 +199,13 @@ class ObjectStore(Protocol):
         """Write a small object at once. False if ``if_absent`` and there is one: it stays as it is."""
         ...
 
+    def replace(self, key: str, data: bytes, *, version: str) -> bool:
+        """Write over a small object if it still is of ``version``. False if it is of another, or gone.
+
+        Of several that replace one version, one succeeds.
+        """
+        ...
+
     def delete(self, key: str) -> None:
         """Remove an object; none there is success."""
         ...

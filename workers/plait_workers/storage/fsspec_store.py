@@ -158,6 +158,10 @@ class FsspecStore:
         """Refused."""
         self._refuse()
 
+    def replace(self, key: str, data: bytes, *, version: str) -> bool:
+        """Refused."""
+        self._refuse()
+
     def delete(self, key: str) -> None:
         """Refused."""
         self._refuse()

@@ -203,6 +203,15 @@ class S3Objects:
         self, key: str, data: bytes, *, if_absent: bool = False, metadata: Mapping[str, str] | None = None
     ) -> bool:
         """One request. If an answer was lost, what lies there tells whether it was ours."""
+        return self._put(key, data, metadata, {"IfNoneMatch": "*"} if if_absent else {})
+
+    def replace(self, key: str, data: bytes, *, version: str) -> bool:
+        """One request, as for :meth:`put`; the store compares the ETag."""
+        return self._put(key, data, None, {"IfMatch": version})
+
+    def _put(
+        self, key: str, data: bytes, metadata: Mapping[str, str] | None, condition: Mapping[str, str]
+    ) -> bool:
         where = self._where(key)
         crc = ALGORITHMS[DEFAULT]
         arguments = {
@@ -211,9 +220,8 @@ class S3Objects:
             "Body": data,
             "Metadata": dict(metadata or {}),
             "ChecksumCRC64NVME": to_base64(crc.hexadecimal(crc.update(data, 0))),
+            **condition,
         }
-        if if_absent:
-            arguments["IfNoneMatch"] = "*"
         lost = False
 
         def once() -> bool:
@@ -223,8 +231,12 @@ class S3Objects:
             except StoreUnavailable:
                 lost = True
                 raise
-            except SourceChanged:  # 412: there is one
+            except SourceChanged:  # 412: there is one, or another one
                 return lost and self._is_same(key, data, metadata)
+            except SourceMissing as error:  # 404: there is none to replace
+                if "IfMatch" not in condition or "NoSuchBucket" in str(error.found):
+                    raise
+                return False
             return True
 
         return self._connection.attempt(once)
