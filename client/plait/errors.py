@@ -29,7 +29,8 @@
     ├── ClusterError               machines that were to do the work (exit 1)
     │   ├── ClusterUnavailable     cluster-unavailable   not reached, or no worker for too long; worth a retry
     │   ├── ClusterUnsuitable      cluster-unsuitable    a worker that could not make the same bytes
-    │   └── WorkerLost             worker-lost           a part that workers die of
+    │   ├── WorkerLost             worker-lost           a part that workers die of
+    │   └── DriverLost             driver-lost           a driver that ended without a word; worth a retry
     ├── ServiceError               the job service said no, or nothing (exit 1)
     │   ├── NotFound               not-found             a job, schedule or token that is not there, or not yours
     │   ├── WrongState             wrong-state           what cannot be done to a job as it is now
@@ -304,6 +305,13 @@ class WorkerLost(ClusterError):
     """Workers died again and again while they did one part."""
 
     kind = "worker-lost"
+
+
+class DriverLost(ClusterError):
+    """A job's driver was killed, or its machine was; finished parts are kept."""
+
+    kind = "driver-lost"
+    retryable = True
 
 
 class ServiceError(PlaitError):

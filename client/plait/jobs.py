@@ -88,7 +88,9 @@ class JobRequest(_Model):
             }
         ]
     )
-    labels: dict[Label, Label] = Field(default_factory=dict, max_length=MAX_LABELS, examples=[{"run": "nightly"}])
+    labels: dict[Label, Label] = Field(
+        default_factory=dict, max_length=MAX_LABELS, examples=[{"run": "nightly"}]
+    )
     priority: int = Field(default=0, ge=-100, le=100)
     overwrite: bool = False
     attempts: int = Field(default=3, ge=1, le=20)

@@ -21,6 +21,7 @@ KINDS = {
     "cluster-unavailable": 1,
     "cluster-unsuitable": 1,
     "commit-unknown": 3,
+    "driver-lost": 1,
     "forbidden": 1,
     "idempotency-conflict": 1,
     "internal": 1,

@@ -75,11 +75,22 @@ class _Lines:
             return
         self._last = now
         if self._events is not None:
-            there = progress.resumed_bytes + progress.done_bytes
-            self._events.tell("progress", bytes_done=there, bytes_total=progress.total_bytes)
+            self._events.tell("progress", **progress_fields(progress, now - self._started))
             return
         sys.stderr.write(progress_line(progress, now - self._started) + "\n")
         sys.stderr.flush()
+
+
+def progress_fields(progress: Progress, seconds: float) -> dict[str, object]:
+    """Bytes, the rate since this run began, and the time left at that rate, as an event has them."""
+    there = progress.resumed_bytes + progress.done_bytes
+    rate = progress.done_bytes / seconds if seconds > 0 else 0.0
+    return {
+        "bytes_done": there,
+        "bytes_total": progress.total_bytes,
+        "rate": round(rate),
+        "seconds_left": round((progress.total_bytes - there) / rate, 1) if rate else None,
+    }
 
 
 def progress_line(progress: Progress, seconds: float) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from plait_service.api.audit import Audit
     from plait_service.api.feeds import Feeds
     from plait_service.api.limits import Rates
+    from plait_service.api.metrics import Metrics
     from plait_service.api.settings import Settings
     from plait_service.jobs.database import Database
     from plait_service.jobs.records import Jobs
@@ -30,6 +31,7 @@ class Services:
     audit: Audit
     rates: Rates
     feeds: Feeds
+    metrics: Metrics
     runner: Runner
     scheduler: Scheduler
 

@@ -175,7 +175,9 @@ class Jobs:
         with self._database.begin() as session:
             row = _row(session, number, team, lock=True)
             if JobState(row.state) not in states.RETRYABLE:
-                raise WrongState(f"the job is {row.state}", where=number, hint="Only a job that ended without success")
+                raise WrongState(
+                    f"the job is {row.state}", where=number, hint="Only a job that ended without success"
+                )
             row.cancel_requested = False
             row.attempts_allowed += row.attempt if row.attempt >= row.attempts_allowed else 0
             row.error = row.ended = row.not_before = None
@@ -196,7 +198,9 @@ class Jobs:
         from sqlalchemy import func
 
         open_states = [state.value for state in JobState if not state.is_final]
-        wanted = select(JobRow.state, func.count()).where(JobRow.state.in_(open_states)).group_by(JobRow.state)
+        wanted = (
+            select(JobRow.state, func.count()).where(JobRow.state.in_(open_states)).group_by(JobRow.state)
+        )
         with self._database.read() as session:
             found = {JobState(state): count for state, count in session.execute(wanted)}
         return {JobState(state): found.get(JobState(state), 0) for state in open_states}
@@ -256,11 +260,15 @@ def transition(session: Session, row: JobRow, after: JobState, **why: Any) -> No
     tell(session, row, "state", {"state": after.value, "before": before.value, **why})
 
 
-def tell(session: Session, row: JobRow, kind: str, data: Mapping[str, Any], when: datetime | None = None) -> None:
+def tell(
+    session: Session, row: JobRow, kind: str, data: Mapping[str, Any], when: datetime | None = None
+) -> None:
     """Add an event; its number is the job's next."""
     row.last_event += 1
     row.changed = now()
-    session.add(EventRow(job=row.id, number=row.last_event, time=when or row.changed, kind=kind, data=dict(data)))
+    session.add(
+        EventRow(job=row.id, number=row.last_event, time=when or row.changed, kind=kind, data=dict(data))
+    )
 
 
 def _row(session: Session, number: str, team: str | None, *, lock: bool = False) -> JobRow:
