@@ -7,7 +7,7 @@ SQLite or PostgreSQL; nothing here is particular to either. Changes of these tab
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     JSON,
@@ -58,7 +58,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcTime, dict[str, Any]: JSON, list[str]: JSON}
+    type_annotation_map: ClassVar = {datetime: UtcTime, dict[str, Any]: JSON(none_as_null=True), list[str]: JSON}
 
 
 class JobRow(Base):
@@ -182,7 +182,11 @@ class AuditRow(Base):
 
 
 class ScheduleRow(Base):
-    """When to submit what; see :mod:`plait.schedules`. ``read`` and ``write`` are its owner's, as they were."""
+    """When to submit what; see :mod:`plait.schedules`.
+
+    ``read``, ``write`` and ``anonymous`` are those of whoever changed it last. Ticks up to ``considered`` have
+    rows, or were left out; ``due`` is the first one after it.
+    """
 
     __tablename__ = "schedules"
 
@@ -193,27 +197,40 @@ class ScheduleRow(Base):
     read: Mapped[list[str]]
     write: Mapped[list[str]]
     settings: Mapped[dict[str, Any]]
+    anonymous: Mapped[bool] = mapped_column(Boolean, default=False)
     paused: Mapped[bool] = mapped_column(Boolean, default=False)
     created: Mapped[datetime]
     changed: Mapped[datetime]
     considered: Mapped[datetime]
-    """Ticks up to this moment have rows, or were skipped."""
+    due: Mapped[datetime | None]
 
-    __table_args__ = (UniqueConstraint("team", "name"),)
+    __table_args__ = (UniqueConstraint("team", "name"), Index(None, "paused", "due"))
 
 
 class TickRow(Base):
-    """A moment at which a schedule was due: what became of it."""
+    """A moment at which a schedule was due: what became of it.
+
+    ``noticed`` is when the service saw that it was due. ``look`` is when to see to it again: for sub-models,
+    for a job before it, or to move the pointer, as long as ``pointer`` is "due".
+    """
 
     __tablename__ = "ticks"
 
     schedule: Mapped[str] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"), primary_key=True)
     due: Mapped[datetime] = mapped_column(primary_key=True)
     state: Mapped[str] = mapped_column(String(16))
+    manual: Mapped[bool] = mapped_column(Boolean, default=False)
+    noticed: Mapped[datetime]
     changed: Mapped[datetime]
+    look: Mapped[datetime]
     job: Mapped[str | None] = mapped_column(String(32))
     inputs: Mapped[str | None] = mapped_column(String(64))
     reason: Mapped[str | None] = mapped_column(Text)
-    pointed: Mapped[bool] = mapped_column(Boolean, default=False)
+    pointer: Mapped[str | None] = mapped_column(String(16))
 
-    __table_args__ = (Index(None, "state", "due"), Index(None, "schedule", "inputs"))
+    __table_args__ = (
+        Index(None, "state", "look"),
+        Index(None, "pointer", "look"),
+        Index(None, "schedule", "inputs"),
+        Index(None, "schedule", "state"),
+    )
