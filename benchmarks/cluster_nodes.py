@@ -64,7 +64,7 @@ class Cluster:
                 *(self._head, "--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false"),
                 f"--temp-dir={self._folder}",
             )
-            self._wait_for(0)
+            self._wait_for(1)
         except BaseException:
             self.close()
             raise
@@ -86,11 +86,12 @@ class Cluster:
             rate: of each card in bits a second.
         """
         for _ in range(count):
+            before = self._alive()
             name = f"node-{len(self._nodes)}"
             self._nodes[name] = self._network.add_host(name, rate=rate)
             self._ray(self._nodes[name], f"--address={self.address}", "--num-cpus=1")
             # One after another: started together on few processors, they give up on each other.
-            self._wait_for(len(self._nodes))
+            self._wait_for(before + 1)
 
     def _ray(self, host: Host, *arguments: str) -> None:
         command = [
@@ -102,14 +103,16 @@ class Cluster:
         log = self._folder / "ray-start.log"
         self._processes.append(host.start(command, env=environment, log=log))
 
-    def _wait_for(self, nodes: int) -> None:
+    def _alive(self) -> int:
+        """Nodes that the head counts as alive, itself among them; 0 if it does not answer."""
+        asked = self._head.start([sys.executable, "-c", _COUNT_NODES, self.address], env=self._environment)
+        said, _ = asked.communicate(timeout=_UP_WITHIN)
+        return int(said) if said.strip() else 0
+
+    def _wait_for(self, alive: int) -> None:
         until = time.monotonic() + _UP_WITHIN
         while time.monotonic() < until:
-            asked = self._head.start(
-                [sys.executable, "-c", _COUNT_NODES, self.address], env=self._environment
-            )
-            said, _ = asked.communicate(timeout=_UP_WITHIN)
-            if said.strip() and int(said) > nodes:
+            if self._alive() >= alive:
                 return
             time.sleep(0.5)
         log = (self._folder / "ray-start.log").read_text()[-2000:]

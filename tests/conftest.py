@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.support.s3",
     "tests.support.ray_cluster",
     "tests.support.one_cluster",
+    "tests.support.postgres",
 ]
 
 settings.register_profile("plait", deadline=None, derandomize=True, database=None)

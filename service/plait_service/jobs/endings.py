@@ -57,9 +57,10 @@ def ended(session: Session, row: JobRow, attempt: AttemptRow, status: int | None
     """
     said = attempt.said or {}
     if said.get("status") in ("done", "planned"):
-        row.result = said
-        if row.plan is None and said["status"] == "planned":
+        if said["status"] == "planned":
             row.plan = said
+        else:
+            row.result = said
         if row.progress is not None:
             row.progress = {
                 "bytes_done": row.progress["bytes_total"],

@@ -50,10 +50,7 @@ class DriverRequest:
 
     def arguments(self, spec: str) -> list[str]:
         """Of the ``plait`` command, for a spec in this file, or this spec itself."""
-        if self.kind is JobKind.PLAN:
-            more = ["--json"]
-        else:
-            more = ["--json", "--log-json", *self.options]
+        more = ["--json"] if self.kind is JobKind.PLAN else ["--json", "--log-json", *self.options]
         return [self.kind.value, spec, *more, *(["--overwrite"] if self.overwrite else [])]
 
     def spec_text(self) -> str:

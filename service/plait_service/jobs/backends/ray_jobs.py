@@ -30,7 +30,7 @@ class RayJobsBackend:
     """Submits ``plait merge`` to a cluster; its image, or its nodes, have Plait.
 
     Args:
-        address: of the dashboard, ``http://HEAD:8265``. A token comes from the environment, as for all of Ray.
+        address: of the dashboard, ``http://HEAD:8265``. Its token comes from the environment, as Ray's always do.
     """
 
     def __init__(self, address: str) -> None:
