@@ -1,6 +1,6 @@
 """Plait: merge large language models where they live.
 
-``import plait`` is light: no torch, no Ray, no NumPy, and pydantic only once a spec is used.
+``import plait`` is light: no torch, no Ray, no NumPy; pydantic only once a spec is used, httpx once a client is.
 """
 
 from __future__ import annotations
@@ -8,13 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from plait.async_client import AsyncClient
+    from plait.client import Client
     from plait.errors import PlaitError
     from plait.spec import MergeSpec
 
 __version__ = "0.1.0"
-__all__ = ["MergeSpec", "PlaitError", "__version__"]
+__all__ = ["AsyncClient", "Client", "MergeSpec", "PlaitError", "__version__"]
 
-_HOMES = {"MergeSpec": "plait.spec", "PlaitError": "plait.errors"}
+_HOMES = {
+    "AsyncClient": "plait.async_client",
+    "Client": "plait.client",
+    "MergeSpec": "plait.spec",
+    "PlaitError": "plait.errors",
+}
 
 
 def __getattr__(name: str) -> object:
