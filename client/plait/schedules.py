@@ -83,8 +83,8 @@ class Ready(BaseModel):
     Args:
         glob: of sub-models' folders; may hold dates.
         count: of them that must be whole, at least.
-        marker: a file that each of them must have, such as ``_SUCCESS``; or ``index``: the single file, or the
-            index and all shards that it names. Local files that are still being written look whole to it.
+        marker: a file that each of them must have, such as ``_SUCCESS``; or ``index``: the single file, or
+            the index and all shards that it names. Local files that are being written look whole to it.
         every: between two looks.
         deadline: after the tick was due; if it passes, the tick is ``late``, and the service warns.
     """
@@ -115,7 +115,9 @@ class _Settings(BaseModel):
     ready: Ready | None = None
     missed: Literal["run-last", "run-all", "skip"] = "run-last"
     latest: str | None = Field(default=None, max_length=4096, examples=["s3://models/merged/latest.json"])
-    labels: dict[Label, Label] = Field(default_factory=dict, max_length=MAX_LABELS, examples=[{"run": "nightly"}])
+    labels: dict[Label, Label] = Field(
+        default_factory=dict, max_length=MAX_LABELS, examples=[{"run": "nightly"}]
+    )
     priority: int = Field(default=0, ge=-100, le=100)
     overwrite: bool = False
     attempts: int = Field(default=3, ge=1, le=20)
@@ -128,9 +130,9 @@ class ScheduleRequest(_Settings):
         name: unique in a team.
         spec: a merge spec whose strings may hold dates.
         cron: minute, hour, day of the month, month, day of the week.
-        timezone: an IANA name, in which cron and dates are read. A time that the clock jumps over in spring is
-            taken at the end of the jump, and one that comes twice in autumn the first time: each day once. Only
-            expressions whose minute or hour begins with ``*`` go by elapsed time instead.
+        timezone: an IANA name, in which cron and dates are read. A time that the clock jumps over in spring
+            is taken at the end of the jump, and one that comes twice in autumn the first time: each day
+            once. Only expressions whose minute or hour begins with ``*`` go by elapsed time instead.
         ready: what a tick waits for; nothing if absent.
         missed: what becomes of ticks that were due while the service did not run: the last of them runs, all
             of them run one after another, or none does.

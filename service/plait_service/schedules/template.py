@@ -24,8 +24,12 @@ FORMS: Final = frozenset("YmdHMSjyGVuaAbBz%")
 """What may follow a ``%``; the rest of strftime depends on the machine."""
 
 _TOKEN: Final = re.compile(r"\{\{|\}\}|\{[^{}]*\}?")
-_DATE: Final = re.compile(r"\{ *date *(?:(?P<sign>[+-]) *(?P<count>[0-9]{1,6}) *(?P<unit>[smhdw]) *)?(?::(?P<form>.+))?\}")
-_EXPECTED: Final = "{date}, {date - 1d}, {date + 12h:%Y/%m/%d}, or a doubled brace for one that stands for itself"
+_DATE: Final = re.compile(
+    r"\{ *date *(?:(?P<sign>[+-]) *(?P<count>[0-9]{1,6}) *(?P<unit>[smhdw]) *)?(?::(?P<form>.+))?\}"
+)
+_EXPECTED: Final = (
+    "{date}, {date - 1d}, {date + 12h:%Y/%m/%d}, or a doubled brace for one that stands for itself"
+)
 _CALENDAR: Final = {"d": "days", "w": "weeks"}
 _ELAPSED: Final = {"s": "seconds", "m": "minutes", "h": "hours"}
 
@@ -74,7 +78,9 @@ def _rendered(value: Any, date: datetime, path: tuple[str | int, ...], problems:
             return _filled(value, date)
         except _NoDate as error:
             where = dotted(("spec", *path))
-            problems.append(SpecInvalid("a date in braces", where=where, expected=_EXPECTED, found=str(error)))
+            problems.append(
+                SpecInvalid("a date in braces", where=where, expected=_EXPECTED, found=str(error))
+            )
             return value
     if isinstance(value, Mapping):
         return {key: _rendered(each, date, (*path, str(key)), problems) for key, each in value.items()}

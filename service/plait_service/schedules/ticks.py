@@ -6,8 +6,8 @@ On the days when clocks change:
   such times become one tick.
 * A time that comes twice in autumn is taken the first time alone.
 * So a job at a given hour and minute runs once each day. Expressions whose minute or hour begins with
-  ``*`` say an interval instead, and go by elapsed time: ``*/30 * * * *`` is every half hour, whatever the clock
-  says; ``*/30 2 * * *`` has no tick on the day that has no such hour, and twice as many on the day with two.
+  ``*`` say an interval instead, and go by elapsed time: ``*/30 * * * *`` is every half hour, whatever the
+  clock says; ``*/30 2 * * *`` has no tick on the day without that hour, twice as many on the day with two.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Cron:
         return list(last), count
 
     def _ticks(self, after: datetime) -> Iterator[datetime]:
-        """Strictly later each: what falls into a gap is one tick, and of an hour that comes twice the first counts."""
+        """Each is later than the one before: several that fall into a gap are one."""
         last = after.astimezone(UTC)
         for local in CronSim(self.expression, after.astimezone(self.zone)):
             due = local.astimezone(UTC)
@@ -63,8 +63,8 @@ def parse_cron(expression: str, timezone: str) -> Cron:
     """A schedule's moments.
 
     Args:
-        expression: five fields: minute, hour, day of the month, month, day of the week; ``*``, ``a-b``, ``a,b``,
-            ``*/n``, names of months and days, ``L`` for the last day, ``MON#1`` for the first Monday.
+        expression: five fields: minute, hour, day of the month, month, day of the week; ``*``, ``a-b``,
+            ``a,b``, ``*/n``, names of months and days, ``L`` for the last day, ``MON#1`` the first Monday.
         timezone: an IANA name.
 
     Raises:
@@ -99,6 +99,8 @@ def _zone(name: str, problems: list[PlaitError]) -> ZoneInfo | None:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):  # no such file; a folder; a path that leaves the database's
         problems.append(
-            SpecInvalid("a time zone", where="timezone", expected="an IANA name, such as Europe/Berlin or UTC")
+            SpecInvalid(
+                "a time zone", where="timezone", expected="an IANA name, such as Europe/Berlin or UTC"
+            )
         )
         return None

@@ -1,0 +1,112 @@
+"""Runs schedules: notices what is due, submits jobs, follows them, and moves pointers to their results.
+
+One thread of one service. Each step is a few transactions, and each of these is whole or not at all::
+
+    follow    a job is over:  submitted -> succeeded, failed
+    point     it succeeded:   the ``latest`` object is moved, then the tick says so; moving it twice is once
+    notice    a schedule is due:  a row for each tick, and how far the schedule was looked at
+    submit    sub-models are there, inputs are new, no job is open:  the job, and waiting -> submitted
+
+So a tick whose job was submitted says so, and one that does not had none: a kill at any moment, and another
+service on the same database, make none twice and lose none.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import Final
+
+from plait_service.api.settings import Settings
+from plait_service.jobs.database import Database
+from plait_service.jobs.records import now
+from plait_service.schedules.following import follow
+from plait_service.schedules.looking import impatient
+from plait_service.schedules.noticing import due_schedules, notice
+from plait_service.schedules.pointing import point
+from plait_service.schedules.submitting import Submitter
+
+LOGGER: Final = logging.getLogger("plait.schedules")
+_THREADS: Final = 8
+_KEPT_STORES: Final = 32
+
+
+class Scheduler:
+    """Runs the schedules of a database.
+
+    Args:
+        settings: what specs may name.
+        clock: what time it is.
+        wake: told after a job was submitted, from any thread.
+        every: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        *,
+        clock: Callable[[], datetime] = now,
+        wake: Callable[[], None] = lambda: None,
+        every: float = 1.0,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._clock = clock
+        self._tell = wake
+        self._every = every
+        # A client of S3 takes a fifth of a second to make.
+        self._opener = lru_cache(maxsize=_KEPT_STORES)(impatient)
+        self._submitter = Submitter(database, settings, self._opener)
+        self._woken = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="plait-scheduler", daemon=True)
+        self.beat = time.monotonic()
+        """When the thread last went round."""
+
+    def start(self) -> None:
+        """Begin; what was due meanwhile is noticed first."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look now: a schedule was changed, or is to run."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Stop looking, after the step that is under way. Jobs go on."""
+        self._ended.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._woken.clear()
+            try:
+                self.step(self._clock())
+            except Exception:
+                LOGGER.exception("the scheduler went wrong, and goes on")
+            self.beat = time.monotonic()
+            self._woken.wait(self._every)
+
+    def step(self, moment: datetime) -> None:
+        """All that is to be done at a moment. Several may run at once, on one database."""
+        follow(self._database, moment)
+        point(self._database, self._settings, self._opener, moment)
+        for schedule in due_schedules(self._database, moment):
+            try:
+                notice(self._database, schedule, moment)
+            except Exception:  # one schedule's trouble is not another's
+                LOGGER.exception("schedule %s: its ticks could not be noticed", schedule)
+        waiting = self._submitter.waiting(moment)
+        if not waiting:
+            return
+        with ThreadPoolExecutor(min(_THREADS, len(waiting)), thread_name_prefix="plait-tick") as pool:
+            see_to = partial(self._submitter.see_to, moment=moment)
+            if any(list(pool.map(see_to, waiting, waiting.values()))):
+                self._tell()
