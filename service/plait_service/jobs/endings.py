@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from plait.errors import DriverLost, InternalError, PlaitError
+from plait.errors import ClusterUnsuitable, DriverLost, InternalError, PlaitError
 from plait.jobs import JobState
 from plait_service.jobs import states
 from plait_service.jobs.driver_log import DriverEvent
@@ -24,6 +24,8 @@ _MEANS: Final = {
 _OWN: Final = frozenset({"state", "end"})
 """Kinds of the service; a driver has none such."""
 _LONGEST: Final = 60.0
+_NO_COMMAND: Final = 127
+"""What a shell exits with."""
 
 
 def apply_events(session: Session, row: JobRow, events: Iterable[DriverEvent]) -> None:
@@ -80,6 +82,11 @@ def ended(session: Session, row: JobRow, attempt: AttemptRow, status: int | None
         transition(session, row, JobState.CANCELLED)
     elif isinstance(error, dict) and kind != "cancelled":
         _failed(session, row, attempt, error)
+    elif status == _NO_COMMAND:
+        none = ClusterUnsuitable(
+            "there is no `plait` command where drivers run", hint="Use an image, or nodes, that have Plait"
+        )
+        _failed(session, row, attempt, none.to_json())
     else:  # killed, or stopped by somebody who is not us
         lost = DriverLost(
             "the driver ended without a word" if kind is None else "the driver was stopped",

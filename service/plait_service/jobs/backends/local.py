@@ -20,7 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -45,10 +45,12 @@ class LocalBackend:
 
     Args:
         folder: of all attempts; made if it is not there, for this user alone.
+        program: in place of ``plait``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = (sys.executable, "-m", "plait")) -> None:
         self._folder = folder
+        self._program = program
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def start(self, handle: str, request: DriverRequest) -> None:
@@ -63,7 +65,7 @@ class LocalBackend:
                 arguments = request.arguments(str(place / "spec"))
                 with open(place / "log", "xb") as log:
                     subprocess.Popen(
-                        ["/bin/sh", "-c", _NOTING, "sh", sys.executable, "-m", "plait", *arguments],
+                        ["/bin/sh", "-c", _NOTING, "sh", *self._program, *arguments],
                         cwd=place,
                         stdin=subprocess.DEVNULL,
                         stdout=log,

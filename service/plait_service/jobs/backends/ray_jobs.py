@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -31,10 +31,12 @@ class RayJobsBackend:
 
     Args:
         address: of the dashboard, ``http://HEAD:8265``. Its token comes from the environment, as Ray's always do.
+        program: in place of ``plait``.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, program: Sequence[str] = ("plait",)) -> None:
         self._address = address
+        self._program = program
         self._lock = threading.Lock()
         self._made: JobSubmissionClient | None = None
 
@@ -55,7 +57,7 @@ class RayJobsBackend:
         with self._asking() as client:
             if _info(client, handle) is None:
                 client.submit_job(
-                    entrypoint=shlex.join(["plait", *request.arguments(spec)]),
+                    entrypoint=shlex.join([*self._program, *request.arguments(spec)]),
                     submission_id=handle,
                     runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT)}},
                 )
