@@ -1,6 +1,6 @@
 """Plait: merge large language models where they live.
 
-``import plait`` is light: no torch, no Ray, no NumPy; pydantic only once a spec is used, httpx once a client is.
+``import plait`` is light: no torch, no Ray, no NumPy; pydantic and httpx only once they are needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what a caller writes to what is sent: specs, labels, moments, keys. Reads nothing but a spec's file."""
+"""From what a caller writes to what is sent: specs, labels, moments, keys. Reads only a spec's file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -69,6 +69,15 @@ def checked(model: type[N], data: Mapping[str, Any]) -> N:
             )
             for each in found
         ) from None
+
+
+def as_model(model: type[N], request: N | Mapping[str, Any]) -> N:
+    """A model, or the one of plain data.
+
+    Raises:
+        PlanRejected: with everything that is wrong with it.
+    """
+    return request if isinstance(request, model) else checked(model, cast("Mapping[str, Any]", request))
 
 
 def job_request(

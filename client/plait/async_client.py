@@ -21,10 +21,10 @@ import httpx
 from tenacity import AsyncRetrying
 
 from plait import calls
-from plait.asking import SpecLike, States, checked, filters, job_request, key_or_new
+from plait.asking import SpecLike, States, as_model, filters, job_request, key_or_new
 from plait.async_job_handle import AsyncJobHandle
 from plait.calls import Me, Page
-from plait.client import MOST_IN_PAGE, PATIENCE, TIMEOUT, schedule_request
+from plait.client import MOST_IN_PAGE, PATIENCE, TIMEOUT
 from plait.http import Call, answer, failure, gave_up, options, streaming
 from plait.jobs import AuditEntry, NewToken, Token, TokenRequest
 from plait.profile import find_profile
@@ -169,9 +169,9 @@ class AsyncTokensOf:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def create(self, name: str, **settings: Any) -> NewToken:
+    async def create(self, request: TokenRequest | Mapping[str, Any]) -> NewToken:
         """A new token. Its ``secret`` is told this once."""
-        return await self._client.send(calls.create_token(checked(TokenRequest, {"name": name, **settings})))
+        return await self._client.send(calls.create_token(as_model(TokenRequest, request)))
 
     async def list(self) -> Sequence[Token]:
         """All tokens, without their secrets."""
@@ -190,7 +190,7 @@ class AsyncSchedulesOf:
 
     async def create(self, request: ScheduleRequest | Mapping[str, Any]) -> Schedule:
         """A new schedule."""
-        return await self._client.send(calls.create_schedule(schedule_request(request)))
+        return await self._client.send(calls.create_schedule(as_model(ScheduleRequest, request)))
 
     async def list(self) -> Sequence[Schedule]:
         """All schedules of the team, by name."""
@@ -202,7 +202,7 @@ class AsyncSchedulesOf:
 
     async def replace(self, id: str, request: ScheduleRequest | Mapping[str, Any]) -> Schedule:
         """Give a schedule other settings."""
-        return await self._client.send(calls.replace_schedule(id, schedule_request(request)))
+        return await self._client.send(calls.replace_schedule(id, as_model(ScheduleRequest, request)))
 
     async def delete(self, id: str) -> None:
         """End a schedule; its jobs stay."""

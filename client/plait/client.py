@@ -24,7 +24,7 @@ import httpx
 from tenacity import Retrying
 
 from plait import calls
-from plait.asking import SpecLike, States, checked, filters, job_request, key_or_new
+from plait.asking import SpecLike, States, as_model, filters, job_request, key_or_new
 from plait.calls import Me, Page
 from plait.http import Call, answer, failure, gave_up, options, streaming
 from plait.job_handle import JobHandle
@@ -215,14 +215,9 @@ class TokensOf:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def create(self, name: str, **settings: Any) -> NewToken:
-        """A new token. Its ``secret`` is told this once.
-
-        Args:
-            name: unique.
-            settings: of :class:`plait.jobs.TokenRequest`: ``team``, ``roles``, ``read``, ``write``, ``days``.
-        """
-        return self._client.send(calls.create_token(checked(TokenRequest, {"name": name, **settings})))
+    def create(self, request: TokenRequest | Mapping[str, Any]) -> NewToken:
+        """A new token. Its ``secret`` is told this once."""
+        return self._client.send(calls.create_token(as_model(TokenRequest, request)))
 
     def list(self) -> Sequence[Token]:
         """All tokens, without their secrets."""
@@ -241,7 +236,7 @@ class SchedulesOf:
 
     def create(self, request: ScheduleRequest | Mapping[str, Any]) -> Schedule:
         """A new schedule."""
-        return self._client.send(calls.create_schedule(schedule_request(request)))
+        return self._client.send(calls.create_schedule(as_model(ScheduleRequest, request)))
 
     def list(self) -> Sequence[Schedule]:
         """All schedules of the team, by name."""
@@ -253,7 +248,7 @@ class SchedulesOf:
 
     def replace(self, id: str, request: ScheduleRequest | Mapping[str, Any]) -> Schedule:
         """Give a schedule other settings."""
-        return self._client.send(calls.replace_schedule(id, schedule_request(request)))
+        return self._client.send(calls.replace_schedule(id, as_model(ScheduleRequest, request)))
 
     def delete(self, id: str) -> None:
         """End a schedule; its jobs stay."""
@@ -274,8 +269,3 @@ class SchedulesOf:
     def ticks(self, id: str) -> Iterator[Tick]:
         """What became of its ticks, newest first."""
         return self._client.pages(lambda cursor: calls.ticks(id, cursor))
-
-
-def schedule_request(request: ScheduleRequest | Mapping[str, Any]) -> ScheduleRequest:
-    """Settings, of plain data or as they are."""
-    return request if isinstance(request, ScheduleRequest) else checked(ScheduleRequest, request)

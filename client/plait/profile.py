@@ -50,7 +50,7 @@ class Profile:
         ca_file: certificates to trust, in place of the usual ones.
 
     Raises:
-        SpecInvalid: no URL of a service; a token that no header can carry, or that would be sent in the clear.
+        SpecInvalid: no URL of a service; a token that no header can carry, or that others would see.
     """
 
     url: str = DEFAULT_URL

@@ -43,9 +43,14 @@ class Nothing:
 
 
 class Lines:
-    """A line on standard error for each state, and one every few seconds for progress."""
+    """A line on standard error for each state, and one every few seconds for progress.
 
-    def __init__(self) -> None:
+    Args:
+        events: a line for every other event, too.
+    """
+
+    def __init__(self, *, events: bool = False) -> None:
+        self._events = events
         self._last_line = 0.0
         self._state = ""
 
@@ -55,6 +60,8 @@ class Lines:
             self._enter(str(event.data.get("state")))
         elif event.kind == "progress":
             self._line(_progress(event.data))
+        elif self._events:
+            self._write(event_line(event))
 
     def show(self, job: Job) -> None:
         """A state, or how far it is."""
@@ -79,10 +86,15 @@ class Lines:
 
 
 class Bars:
-    """A bar, of rich."""
+    """A bar, of rich.
 
-    def __init__(self, bar: Bar, title: str) -> None:
-        self._bar, self._title = bar, title
+    Args:
+        title: before the state.
+        events: a line above it for every other event.
+    """
+
+    def __init__(self, bar: Bar, title: str, *, events: bool = False) -> None:
+        self._bar, self._title, self._events = bar, title, events
         self._task = bar.add_task(title, total=None)
 
     def tell(self, event: JobEvent) -> None:
@@ -91,6 +103,8 @@ class Bars:
             self._describe(str(event.data.get("state")))
         elif event.kind == "progress":
             self._advance(_progress(event.data))
+        elif self._events:
+            self._bar.console.print(event_line(event), markup=False, highlight=False)
 
     def show(self, job: Job) -> None:
         """A state, and how far it is."""
@@ -133,13 +147,14 @@ class Cell:
 
 
 @contextmanager
-def shown(title: str, wanted: bool | None, *, lines: bool = False) -> Iterator[View]:
+def shown(title: str, wanted: bool | None, *, lines: bool = False, events: bool = False) -> Iterator[View]:
     """What shows a job for the length of the block.
 
     Args:
         title: before its state.
         wanted: None for a bar where there is a terminal or a notebook, and nothing elsewhere.
         lines: what to show elsewhere, in place of nothing; always so if it is wanted.
+        events: show those that are neither states nor progress, too.
     """
     if wanted is False:
         yield Nothing()
@@ -152,9 +167,9 @@ def shown(title: str, wanted: bool | None, *, lines: bool = False) -> Iterator[V
         yield Cell(bar, Bars(bar, title))
     elif sys.stderr.isatty():
         with _bar(console) as bar:
-            yield Bars(bar, title)
+            yield Bars(bar, title, events=events)
     else:
-        yield Lines() if wanted or lines else Nothing()
+        yield Lines(events=events) if wanted or lines else Nothing()
 
 
 def _bar(console: Console) -> Bar:
@@ -179,6 +194,14 @@ def line_of(progress: Progress) -> str:
     if progress.seconds_left is not None:
         text += f", {progress.seconds_left:.0f} s left"
     return text
+
+
+def event_line(event: JobEvent) -> str:
+    """One line: time, kind, and what is plain of the rest."""
+    said = " ".join(
+        f"{key}={value}" for key, value in event.data.items() if isinstance(value, str | int | float)
+    )
+    return f"{event.time.astimezone():%H:%M:%S} {event.kind} {said}".rstrip()
 
 
 def _progress(data: dict[str, Any]) -> Progress | None:

@@ -10,8 +10,13 @@ import click
 from plait import __version__
 from plait.cli.clean import clean
 from plait.cli.inspect import inspect
+from plait.cli.jobs import cancel, list_jobs, logs, retry, show, watch
 from plait.cli.merge import merge
 from plait.cli.plan import plan
+from plait.cli.serve import serve
+from plait.cli.schedule import schedule
+from plait.cli.submit import submit
+from plait.cli.token import token
 from plait.cli.verify import verify
 
 
@@ -25,13 +30,16 @@ def cli() -> None:
     plait merge merge.yaml     do it; the same command carries on where a run stopped
     plait verify OUTPUT        check a result, and recompute a sample of it
     plait clean OUTPUT         list, and remove, what dead merges left behind
+    plait submit merge.yaml    have a service do it (PLAIT_URL, PLAIT_TOKEN)
 
     Exit status: 0 done; 1 failed; 2 the spec or the command is wrong, or the plan found problems;
     3 the commit's outcome is unknown; 130 interrupted.
     """
 
 
-for _command in (merge, plan, inspect, verify, clean):
+_HERE = (merge, plan, inspect, verify, clean, serve)
+_OF_A_SERVICE = (submit, list_jobs, show, watch, logs, cancel, retry, schedule, token)
+for _command in (*_HERE, *_OF_A_SERVICE):
     cli.add_command(_command)
 
 

@@ -122,17 +122,24 @@ def spec_options(function: F) -> F:
     return cast(F, decorated)
 
 
-def read_spec(place: str, overrides: tuple[str, ...]) -> MergeSpec:
+def read_spec(place: str, overrides: tuple[str, ...], *, here: bool = True) -> MergeSpec:
     """The spec in a file, on standard input for ``-``, in an object store, or, from ``{`` on, inline.
+
+    Args:
+        here: whether it is to be merged here; a service checks the options of the method itself, and may
+            know others.
 
     Raises:
         SourceMissing: there is none.
         PlanRejected: with everything that is wrong with it.
     """
     from plait.spec import load_spec
+
+    text, name = spec_text(place)
+    if not here:
+        return load_spec(text, name=name, overrides=overrides)
     from plait_workers.methods import METHODS
 
-    text, name = _spec_text(place)
     return load_spec(text, name=name, overrides=overrides, methods=METHODS)
 
 
@@ -140,8 +147,8 @@ _MOST = 1 << 20
 """Bytes of a spec; whoever reads it says so if there are more."""
 
 
-def _spec_text(place: str) -> tuple[bytes, str]:
-    """The bytes, and what errors call them."""
+def spec_text(place: str) -> tuple[bytes, str]:
+    """The bytes of a spec in any of these places, and what errors call it."""
     if place.lstrip().startswith("{"):
         return place.encode(), "the spec"
     if place == "-":
