@@ -111,15 +111,15 @@ class BodyLimit:
 
     async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = 0
-        exceeded = started = False
+        exceeded = started = comes_more = False
 
         async def counting() -> Message:
-            nonlocal size, exceeded
+            nonlocal size, exceeded, comes_more
             message = await receive()
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
                 if size > self._most:
-                    exceeded = True
+                    exceeded, comes_more = True, message.get("more_body", False)
                     raise _Exceeded
             return message
 
@@ -133,7 +133,8 @@ class BodyLimit:
         with contextlib.suppress(_Exceeded):
             await self._app(scope, counting, watched)
         if exceeded and not started:
-            await _drain(receive)
+            if comes_more:
+                await _drain(receive)
             await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:

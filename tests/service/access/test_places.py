@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from plait.errors import Forbidden, SpecInvalid
 from plait.spec_model import MergeSpec, MethodSpec, Source, SourceGlob
-from plait.uri import parse_uri
+from plait.uri import Uri, parse_uri
 from plait_service.api.places import authorise, prefix, prefixes
 from plait_service.api.principal import Principal, anonymous
 from plait_service.api.settings import Settings
@@ -101,6 +101,7 @@ READERS: Final[tuple[Callable[[str], list[str]], ...]] = (
     lambda text: [unquote(unquote(unquote(text)))],
     lambda text: [unicodedata.normalize("NFKC", text)],
     lambda text: [unicodedata.normalize("NFKC", unquote(text))],
+    lambda text: [text.replace("\u2215", "/").replace("\u3002", ".")],
     lambda text: [text.replace("\\", "/")],
     lambda text: [text.partition("?")[0], text.partition("#")[0]],
     lambda text: [text.strip(), "".join(text.split())],
@@ -274,6 +275,12 @@ class TestRules:
         with pytest.raises(SpecInvalid) as invalid:
             prefix("https://me:hunter2@models.example.org/team")
         assert "hunter2" not in str(invalid.value)
+
+    def test_a_glob_counts_by_what_stands_before_its_first_wildcard(self) -> None:
+        odd = (Uri("s3", "allowed", "t*m"),)
+        who = Principal(name="ci", team="ci", roles=frozenset({"submit"}), read=odd, write=TEAM.write)
+        assert passes(raw(models=(Source(uri="s3://allowed/t*m/x"),)), who)
+        assert not passes(raw(models=(SourceGlob(glob="s3://allowed/t*m/x"),)), who)
 
     def test_copies_of_a_model_are_told_once(self) -> None:
         spec = raw(models=(Source(uri="s3://evil/a"),), copy_from="s3://evil/a")
