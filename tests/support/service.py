@@ -1,4 +1,4 @@
-"""`plait serve` as a process of a test's own: started on a free port, asked, stopped, killed, started again."""
+"""`plait serve` as a process of a test's own: started, asked, stopped, killed, started again."""
 
 from __future__ import annotations
 
