@@ -32,7 +32,7 @@
     │   ├── WorkerLost             worker-lost           a part that workers die of
     │   └── DriverLost             driver-lost           a driver that ended without a word; worth a retry
     ├── ServiceError               the job service said no, or nothing (exit 1)
-    │   ├── NotFound               not-found             a job, schedule or token that is not there, or not yours
+    │   ├── NotFound               not-found             a job, schedule or token that is not there
     │   ├── WrongState             wrong-state           what cannot be done to a job as it is now
     │   ├── IdempotencyConflict    idempotency-conflict  the key was used for something else
     │   ├── Unauthenticated        unauthenticated       no token, or none that is valid

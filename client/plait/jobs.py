@@ -184,7 +184,7 @@ class JobEvent(_Said):
 
     Args:
         id: grows by at least one from event to event of a job.
-        kind: ``state`` for a new state, ``progress``, or a driver's: ``planned``, ``claimed``, ``node-joined``, ...
+        kind: ``state`` for a new state, ``progress``, or a driver's: ``planned``, ``claimed``, ...
         data: of that kind.
     """
 

@@ -20,7 +20,6 @@ from tests.support.ray_cluster import RayCluster
 from tests.support.ray_merge import PARTS, AtPart, RayJob, proxied
 from tests.support.service_jobs import database_at, submit, until
 
-
 PROGRAM = (sys.executable, "-m", "plait")  # these nodes have no image of ours
 
 

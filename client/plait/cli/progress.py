@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plait_service.events import Events
@@ -81,7 +81,7 @@ class _Lines:
         sys.stderr.flush()
 
 
-def progress_fields(progress: Progress, seconds: float) -> dict[str, object]:
+def progress_fields(progress: Progress, seconds: float) -> dict[str, Any]:
     """Bytes, the rate since this run began, and the time left at that rate, as an event has them."""
     there = progress.resumed_bytes + progress.done_bytes
     rate = progress.done_bytes / seconds if seconds > 0 else 0.0

@@ -34,13 +34,16 @@ change. Send `Authorization: Bearer TOKEN`.
 """
 
 
-def make_app(settings: Settings) -> FastAPI:
+def make_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
     """The service; its database is brought up to date, and jobs are looked after, once it starts.
+
+    Args:
+        backend: in place of the one that the settings name.
 
     Raises:
         SpecInvalid: a setting is wrong.
     """
-    services = make_services(settings)
+    services = make_services(settings, backend or _backend(settings))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -73,7 +76,7 @@ def make_app(settings: Settings) -> FastAPI:
     return app
 
 
-def make_services(settings: Settings) -> Services:
+def make_services(settings: Settings, backend: Backend) -> Services:
     """All parts, none of them started."""
     settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.database_url)
@@ -87,7 +90,7 @@ def make_services(settings: Settings) -> Services:
 
     runner = Runner(
         database,
-        _backend(settings),
+        backend,
         slots=settings.slots,
         options=settings.merge_options,
         on_change=on_change,

@@ -128,7 +128,7 @@ class Jobs:
         with self._database.read() as session:
             return to_job(session, _row(session, number, team))
 
-    def list(self, wanted: Filter, *, cursor: str | None = None, limit: int = 50) -> JobPage:
+    def page(self, wanted: Filter, *, cursor: str | None = None, limit: int = 50) -> JobPage:
         """Some jobs, newest first.
 
         Args:
@@ -278,7 +278,7 @@ def _row(session: Session, number: str, team: str | None, *, lock: bool = False)
     return row
 
 
-def _chosen(wanted: Filter) -> Select[tuple[JobRow]]:
+def _chosen(wanted: Filter) -> Select[JobRow]:
     chosen = select(JobRow)
     if wanted.team is not None:
         chosen = chosen.where(JobRow.team == wanted.team)

@@ -58,7 +58,11 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map: ClassVar = {datetime: UtcTime, dict[str, Any]: JSON(none_as_null=True), list[str]: JSON}
+    type_annotation_map: ClassVar = {
+        datetime: UtcTime,
+        dict[str, Any]: JSON(none_as_null=True),
+        list[str]: JSON,
+    }
 
 
 class JobRow(Base):
@@ -184,8 +188,8 @@ class AuditRow(Base):
 class ScheduleRow(Base):
     """When to submit what; see :mod:`plait.schedules`.
 
-    ``read``, ``write`` and ``anonymous`` are those of whoever changed it last. Ticks up to ``considered`` have
-    rows, or were left out; ``due`` is the first one after it.
+    ``read``, ``write`` and ``anonymous`` are those of whoever changed it last. Ticks up to ``considered``
+    have rows, or were left out; ``due`` is the first one after it.
     """
 
     __tablename__ = "schedules"

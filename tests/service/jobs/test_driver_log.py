@@ -15,7 +15,13 @@ LINES = [
     {"status": "done", "output": "s3://b/ö", "seconds": 1.5},
 ]
 TEXT = "\n".join(
-    ["a library prints {this}", *(json.dumps(line, ensure_ascii=False) for line in LINES), "{no json", "[1]", "7"]
+    [
+        "a library prints {this}",
+        *(json.dumps(line, ensure_ascii=False) for line in LINES),
+        "{no json",
+        "[1]",
+        "7",
+    ]
 ).encode()
 
 

@@ -19,7 +19,12 @@ from tests.support.service_jobs import until
 
 REQUEST = DriverRequest(kind=JobKind.MERGE, spec={"output": "/out"}, overwrite=False)
 # Says that it is there, and what it is told; ends at SIGTERM as a driver does.
-PATIENT = ("/bin/sh", "-c", 'trap "echo stopped; exit 130" TERM; echo begun "$@"; while :; do sleep 0.02; done', "x")
+PATIENT = (
+    "/bin/sh",
+    "-c",
+    'trap "echo stopped; exit 130" TERM; echo begun "$@"; while :; do sleep 0.02; done',
+    "x",
+)
 STUBBORN = ("/bin/sh", "-c", 'trap "" TERM; echo begun; while :; do sleep 0.02; done', "x")
 
 
@@ -36,7 +41,11 @@ def begun(folder: Path, program: tuple[str, ...]) -> LocalBackend:
 
 
 def processes(folder: Path) -> list[psutil.Process]:
-    return [each for each in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(each.info["cmdline"] or ())]
+    return [
+        each
+        for each in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(each.info["cmdline"] or ())
+    ]
 
 
 def test_a_real_merge_by_way_of_its_log(tmp_path: Path) -> None:

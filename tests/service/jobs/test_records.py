@@ -36,7 +36,7 @@ def test_another_teams_job_is_not_there(jobs: Jobs) -> None:
     for do in (jobs.get, jobs.cancel, jobs.retry):
         with fails("not-found"):
             do(job.id, "red")
-    assert jobs.list(Filter(team="red")).jobs == []
+    assert jobs.page(Filter(team="red")).jobs == []
     with fails("not-found"):
         jobs.get("j-" + "0" * 24, None)
 
@@ -48,7 +48,7 @@ class TestIdempotency:
         again, is_new = jobs.submit(submission(key="a"))
         assert not is_new
         assert again.id == first.id
-        assert len(jobs.list(Filter(team=None)).jobs) == 1
+        assert len(jobs.page(Filter(team=None)).jobs) == 1
 
     def test_another_body_is_an_error_and_another_team_another_job(self, jobs: Jobs) -> None:
         first, _ = jobs.submit(submission(key="a"))
@@ -80,7 +80,7 @@ class TestLists:
         made = [submit(jobs, f"/out/{number}").id for number in range(7)]
         found, cursor = [], None
         while True:
-            page = jobs.list(Filter(team="blue"), cursor=cursor, limit=3)
+            page = jobs.page(Filter(team="blue"), cursor=cursor, limit=3)
             found += [job.id for job in page.jobs]
             cursor = page.next
             if cursor is None:
@@ -94,7 +94,7 @@ class TestLists:
             transition(session, session.get_one(JobRow, two.id), JobState.PLANNING)
 
         def found(**wanted: object) -> set[str]:
-            page = jobs.list(Filter(team="blue", **wanted))  # type: ignore[arg-type]
+            page = jobs.page(Filter(team="blue", **wanted))  # type: ignore[arg-type]
             return {job.id for job in page.jobs}
 
         assert found(labels={"run": "a"}) == {one.id, two.id}
@@ -105,7 +105,10 @@ class TestLists:
         assert found(output="/one") == {one.id}
         assert found(after=one.created + timedelta(hours=1)) == set()
         assert found(before=one.created - timedelta(hours=1)) == set()
-        assert found(after=one.created - timedelta(seconds=1), before=now() + timedelta(seconds=1)) == {one.id, two.id}
+        assert found(after=one.created - timedelta(seconds=1), before=now() + timedelta(seconds=1)) == {
+            one.id,
+            two.id,
+        }
 
     def test_ids_sort_by_time(self) -> None:
         moments = [now()]
@@ -154,7 +157,7 @@ def test_old_jobs_are_forgotten_with_all_that_is_theirs(jobs: Jobs) -> None:
     jobs.cancel(old.id, None)
     assert jobs.forget(now() - timedelta(hours=1)) == 0
     assert jobs.forget(now() + timedelta(hours=1)) == 1
-    assert [job.id for job in jobs.list(Filter(team=None, labels={"run": "a"})).jobs] == [young.id]
+    assert [job.id for job in jobs.page(Filter(team=None, labels={"run": "a"})).jobs] == [young.id]
     assert jobs.events(old.id, 0) == []
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from plait.errors import AccessDenied, CommitUnknown, PlanRejected, ServiceUnavailable, SpecInvalid, StoreUnavailable
+from plait.errors import (
+    AccessDenied,
+    CommitUnknown,
+    PlanRejected,
+    ServiceUnavailable,
+    SpecInvalid,
+    StoreUnavailable,
+)
 from plait.jobs import Job, JobKind, JobState
 from plait_service.jobs import runner as runner_module
 from plait_service.jobs.backends.base import DriverRequest, Life
@@ -64,7 +71,7 @@ class Bench:
             self.runner.step()
 
     def working(self) -> set[str]:
-        page = self.jobs.list(_active())
+        page = self.jobs.page(_active())
         return {job.id for job in page.jobs}
 
     def hurry(self, number: str) -> None:
@@ -121,7 +128,10 @@ def test_a_good_day(bench: Bench) -> None:
 
 class TestTheQueue:
     def test_no_more_than_slots_and_by_priority_then_age(self, bench: Bench) -> None:
-        jobs = {name: bench.submit(f"/out/{name}", priority=level) for name, level in (("a", 0), ("b", 5), ("c", 0))}
+        jobs = {
+            name: bench.submit(f"/out/{name}", priority=level)
+            for name, level in (("a", 0), ("b", 5), ("c", 0))
+        }
         bench.step()
         assert bench.working() == {jobs["b"], jobs["a"]}
         bench.backend.end(f"{jobs['b']}-a1", 0, DONE)
@@ -130,7 +140,9 @@ class TestTheQueue:
 
     def test_one_job_at_a_time_for_each_output(self, tmp_path: Path) -> None:
         bench = Bench(tmp_path, slots=10)
-        first, same, below, other = (bench.submit(place) for place in ("/out/x", "/out/x", "/out/x/y", "/out/xy"))
+        first, same, below, other = (
+            bench.submit(place) for place in ("/out/x", "/out/x", "/out/x/y", "/out/xy")
+        )
         bench.step()
         assert bench.working() == {first, other}
         bench.backend.end(f"{first}-a1", 0, DONE)
@@ -204,7 +216,9 @@ class TestEndings:
     def test_a_driver_that_somebody_else_stopped_is_started_again(self, bench: Bench) -> None:
         job = bench.submit()
         bench.step()
-        bench.backend.end(f"{job}-a1", 130, '{"status": "failed", "error": {"kind": "cancelled", "message": ""}}')
+        bench.backend.end(
+            f"{job}-a1", 130, '{"status": "failed", "error": {"kind": "cancelled", "message": ""}}'
+        )
         bench.step()
         assert bench.state(job) is JobState.QUEUED
 

@@ -27,7 +27,7 @@ _RETRY: Final = 1000
         **responses(404, 422),
         200: {
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
-            "description": "`id` and `event` (its kind) of each, `data` a JobEvent as JSON; last comes `event: end`.",
+            "description": "`id`, `event` (its kind), `data` (a JobEvent); last comes `event: end`.",
         },
     },
 )
@@ -37,10 +37,10 @@ async def events(
     has: Has,
     after: Annotated[int, Query(ge=0, le=2**53, description="The last event that was seen")] = 0,
     last: Annotated[
-        int | None, Header(alias="Last-Event-ID", ge=0, le=2**53, description="The same, as browsers say it")
+        int | None, Header(alias="Last-Event-ID", ge=0, le=2**53, description="As browsers say it")
     ] = None,
 ) -> EventSourceResponse:
-    """All events of a job, those of the past first; ends when the job does. Connect again with Last-Event-ID."""
+    """All events of a job, those of the past first; ends when the job does. Go on with Last-Event-ID."""
     await asyncio.to_thread(has.jobs.get, job_id, who.sees)
     seen = max(after, last or 0)
 

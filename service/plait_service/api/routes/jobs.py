@@ -116,7 +116,7 @@ def list_jobs(
         after=_utc(after),
         before=_utc(before),
     )
-    return has.jobs.list(wanted, cursor=cursor, limit=limit)
+    return has.jobs.page(wanted, cursor=cursor, limit=limit)
 
 
 @router.get("/jobs/{job_id}", response_model=Job, responses=responses(404, 422))

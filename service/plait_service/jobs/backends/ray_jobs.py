@@ -30,7 +30,7 @@ class RayJobsBackend:
     """Submits ``plait merge`` to a cluster; its image, or its nodes, have Plait.
 
     Args:
-        address: of the dashboard, ``http://HEAD:8265``. Its token comes from the environment, as Ray's always do.
+        address: of the dashboard, ``http://HEAD:8265``. Its token comes from the environment.
         program: in place of ``plait``.
     """
 
