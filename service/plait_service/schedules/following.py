@@ -39,7 +39,7 @@ def follow(database: Database, moment: datetime) -> None:
         .order_by(TickRow.schedule, TickRow.due)
     )
     with database.read() as session:
-        keys = session.execute(changed).tuples().all()
+        keys = session.execute(changed).all()
     for schedule, due in keys:
         _follow(database, schedule, due, moment)
 

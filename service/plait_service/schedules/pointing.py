@@ -34,7 +34,7 @@ def point(database: Database, settings: Settings, opener: Opener, moment: dateti
         .order_by(TickRow.due)
     )
     with database.read() as session:
-        keys = session.execute(wanted).tuples().all()
+        keys = session.execute(wanted).all()
     for schedule, due in keys:
         _point(database, settings, opener, moment, (schedule, due))
 

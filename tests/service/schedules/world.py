@@ -24,7 +24,6 @@ from plait_service.schedules.records import Schedules
 from plait_service.schedules.scheduler import Scheduler
 
 START = datetime(2026, 11, 21, 0, 30, tzinfo=UTC)
-ALL = 1000
 
 
 def at(text: str) -> datetime:
@@ -141,6 +140,7 @@ def world(tmp_path: Path) -> World:
 
 
 def make_world(folder: Path) -> World:
+    folder.mkdir(exist_ok=True)
     settings = Settings(folder=folder, schemes=frozenset({"file", "s3"}))
     place = parse_uri(str(folder))
     who = Principal(name="ci", team="research", roles=frozenset({"submit"}), read=(place,), write=(place,))

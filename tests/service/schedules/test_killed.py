@@ -1,0 +1,141 @@
+"""Schedulers that are killed: before and after each transaction, and a hundred ticks at random moments."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import event
+
+from plait.jobs import JobState
+from plait.schedules import Schedule, TickState
+from plait_service.schedules.scheduler import Scheduler
+from tests.service.schedules.world import World, days, make_world, write_model
+
+PROCESSES: Final = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.service.schedules.test_killed"])
+TICKS: Final = 100
+START: Final = datetime(2026, 11, 21, tzinfo=UTC)
+SPEED: Final = 360.0
+"""Seconds of the scheduler's clock in a second: six ticks."""
+DEADLINE: Final = 120.0
+
+
+def two_nights(world: World) -> None:
+    """All that a scheduler and a runner do in two nights; what was done before is not done again."""
+    for day in days(2):
+        world.step(day)
+        world.end_jobs()
+        world.step(day)
+
+
+def dying(folder: Path, nth: int) -> None:
+    """A process that is killed as it begins, or is about to commit, for the nth time."""
+    world = make_world(folder)
+    count = itertools.count(1)
+
+    def die(*_: object) -> None:
+        if next(count) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(world.database.engine, "begin", die)
+    event.listen(world.database.engine, "commit", die)
+    two_nights(world)
+    os._exit(0)
+
+
+def a_schedule(world: World) -> Schedule:
+    for day in days(2):
+        world.trained(f"{day:%Y-%m-%d}", count=1)
+    return world.create(missed="run-all", latest=str(world.folder / "latest.json"))
+
+
+def test_killed_before_and_after_each_transaction(tmp_path: Path) -> None:
+    deaths = 0
+    for nth in itertools.count(1):
+        world = make_world(tmp_path / str(nth))
+        made = a_schedule(world)
+        process = PROCESSES.Process(target=dying, args=(world.folder, nth), daemon=True)
+        process.start()
+        process.join(60)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        deaths += 1
+        two_nights(world)
+        assert [tick.state for tick in world.ticks(made)] == [TickState.SUCCEEDED] * 2
+        assert [tick.due for tick in world.ticks(made)] == days(2)
+        assert all(tick.latest for tick in world.ticks(made))
+        assert [job.output[-10:] for job in world.jobs([JobState.SUCCEEDED])] == ["2026-11-21", "2026-11-22"]
+        assert len(world.jobs()) == 2
+        assert world.latest()["job"] == world.jobs()[-1].id
+        world.database.close()
+    assert deaths > 40
+
+
+def run(folder: Path, began: float) -> None:
+    """A process with a scheduler in it, and a clock that goes on while it is dead."""
+    world = make_world(folder)
+    last = START + timedelta(minutes=TICKS)
+
+    def clock() -> datetime:
+        return min(START + timedelta(seconds=(time.time() - began) * SPEED), last)
+
+    scheduler = Scheduler(world.database, world.settings, clock=clock, every=0.005)
+    scheduler.start()
+    time.sleep(2 * DEADLINE)
+
+
+def finished(world: World, number: str) -> int:
+    done = 0
+    cursor = None
+    while True:
+        page = world.schedules.ticks(number, None, cursor=cursor, limit=200)
+        done += sum(tick.state is TickState.SUCCEEDED and bool(tick.latest) for tick in page.ticks)
+        cursor = page.next
+        if cursor is None:
+            return done
+
+
+def test_a_hundred_ticks_and_a_scheduler_that_is_killed_at_random(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    for minute in range(1, TICKS + 1):
+        day = START + timedelta(minutes=minute)
+        write_model(tmp_path / f"runs/{day:%H%M}/order-0", str(day).encode())
+    made = world.create(
+        START,
+        cron="* * * * *",
+        spec=world.spec("runs/{date:%H%M}/order-*", "merged/{date:%Y-%m-%d-%H%M}"),
+        missed="run-all",
+        latest=str(tmp_path / "latest.json"),
+    )
+    draw, kills, began = random.Random(7), 0, time.time()
+    while finished(world, made.id) < TICKS:
+        assert time.time() - began < DEADLINE
+        process = PROCESSES.Process(target=run, args=(tmp_path, began), daemon=True)
+        process.start()
+        ends = time.monotonic() + draw.uniform(0.05, 0.8)
+        while time.monotonic() < ends:
+            world.end_jobs()  # as the runner of the service would
+            time.sleep(0.002)
+        process.kill()
+        process.join(30)
+        kills += 1
+    assert kills >= 10
+
+    dues = [START + timedelta(minutes=minute) for minute in range(1, TICKS + 1)]
+    ticks = world.ticks(made)
+    assert [tick.due for tick in ticks] == dues
+    jobs = {job.id: job for job in world.jobs()}
+    assert len(jobs) == TICKS
+    assert [jobs[str(tick.job)].output[-15:] for tick in ticks] == [f"{due:%Y-%m-%d-%H%M}" for due in dues]
+    assert Counter(job.idempotency_key for job in jobs.values()).most_common(1)[0][1] == 1
+    assert world.latest()["job"] == ticks[-1].job
