@@ -13,8 +13,8 @@ from plait.cli.inspect import inspect
 from plait.cli.jobs import cancel, list_jobs, logs, retry, show, watch
 from plait.cli.merge import merge
 from plait.cli.plan import plan
-from plait.cli.serve import serve
 from plait.cli.schedule import schedule
+from plait.cli.serve import serve
 from plait.cli.submit import submit
 from plait.cli.token import token
 from plait.cli.verify import verify

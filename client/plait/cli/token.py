@@ -20,8 +20,8 @@ database_option = click.option(
     "--database",
     envvar="PLAIT_DATABASE",
     metavar="URL",
-    help="Not over HTTP but in the service's database, for its first token; also PLAIT_DATABASE, where no list "
-    "of processes shows a password.",
+    help="Not over HTTP but in the service's database, for its first token; also PLAIT_DATABASE, where no "
+    "list of processes shows a password.",
 )
 
 
@@ -51,15 +51,11 @@ def token() -> None:
     "roles",
     multiple=True,
     type=click.Choice(ROLES),
-    help="read sees jobs, submit also submits and cancels them, admin also creates tokens and sees all teams; "
-    "may be given several times. Default: read.",
+    help="read sees jobs, submit also submits and cancels them, admin also creates tokens and "
+    "sees all teams; may be repeated. Default: read.",
 )
-@click.option(
-    "--read", multiple=True, metavar="PREFIX", help="That specs may read; may be given several times."
-)
-@click.option(
-    "--write", multiple=True, metavar="PREFIX", help="That specs may write; may be given several times."
-)
+@click.option("--read", multiple=True, metavar="PREFIX", help="That specs may read; may be repeated.")
+@click.option("--write", multiple=True, metavar="PREFIX", help="That specs may write; may be repeated.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Until it expires; default: never.")
 @database_option
 @service_options
