@@ -38,7 +38,7 @@ class Asker:
             lambda: {"state": ["succeeded", "failed"]},
             lambda: {"label": f"run=r{self._random.randrange(RUNS)}"},
             lambda: {"label": "kind=nightly", "state": "succeeded"},
-            lambda: {"output": spec_of(self._random.randrange(len(ids)))["output"]},
+            lambda: {"output": spec_of(4 * self._random.randrange(len(ids) // 3))["output"]},
         )
         self._turns = itertools.cycle(self._lists)
 

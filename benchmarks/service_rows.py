@@ -19,11 +19,12 @@ from plait_service.jobs.tables import AttemptRow, EventRow, JobRow, LabelRow
 from plait_service.jobs.tokens import Tokens
 
 TEAMS = ("blue", "green")
-RUNS = 400
+RUNS = 399
 """Values of the label ``run``; 125 jobs of 50,000 have each."""
 _AT_ONCE = 2000
 _TABLES = (JobRow, LabelRow, AttemptRow, EventRow)
 _STATES = ("succeeded",) * 17 + ("failed", "failed", "cancelled")
+_ALL_STATES = frozenset(JobState)
 _SAID = ("queued", "planning", "planned", "running", "claimed", "progress", "progress", "committing")
 _ERROR = {"kind": "source-missing", "message": "the model is not there", "retryable": False}
 
@@ -81,8 +82,9 @@ def _rows(number: int, job: str, began: datetime) -> Iterator[tuple[type, dict[s
         {"job": job, "number": 1, "handle": f"{job}-a1", "started": began, "ended": ended, "outcome": state},
     )
     for index, kind in enumerate((*_SAID, state), 1):
-        data = {"state": kind} if kind in JobState else {"bytes_done": index, "bytes_total": 9}
-        event = {"number": index, "time": began, "kind": "state" if kind in JobState else kind, "data": data}
+        is_state = kind in _ALL_STATES
+        data = {"state": kind} if is_state else {"bytes_done": index, "bytes_total": 9}
+        event = {"number": index, "time": began, "kind": "state" if is_state else kind, "data": data}
         yield EventRow, {"job": job, **event}
 
 
