@@ -129,8 +129,11 @@ class TestWait:
             state = "succeeded"
             after_last_seen(*EVENTS)(handler)
 
+        def now(handler: Handler) -> None:
+            good(job(state))(handler)
+
         service.on("/events", pieces(EVENTS[0], then=cut), last)
-        service.will(*[lambda handler: good(job(state))(handler)] * 10)
+        service.will(*[now] * 10)
         assert handle.wait().state is JobState.SUCCEEDED
         assert len([path for path in paths(service) if path == "/events"]) == 2
 
