@@ -90,6 +90,10 @@ def resolve(
         spec, output = validate(job, principal, settings)
     except PlanRejected as error:
         raise PlanRejected([*problems, *error.problems]) from None
+    except Forbidden:
+        if problems:  # of a place with a wrong date in it nobody can say whose it is
+            raise PlanRejected(problems) from None
+        raise
     if latest is not None and parse_uri(output).contains(latest):
         problems.append(
             SpecInvalid(

@@ -13,33 +13,34 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import event
+from sqlalchemy import delete, event
 
 from plait.jobs import JobState
-from plait.schedules import Schedule, TickState
+from plait.schedules import TickState
+from plait_service.jobs.tables import JobRow
 from plait_service.schedules.scheduler import Scheduler
-from tests.service.schedules.world import World, days, make_world, write_model
+from tests.service.schedules.world import World, at, make_world, write_model
 
 PROCESSES: Final = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.service.schedules.test_killed"])
+DUE: Final = at("2026-11-21 03:00")
 TICKS: Final = 100
 START: Final = datetime(2026, 11, 21, tzinfo=UTC)
-SPEED: Final = 360.0
-"""Seconds of the scheduler's clock in a second: six ticks."""
+SPEED: Final = 600.0
+"""Seconds of the scheduler's clock in a second: ten ticks."""
 DEADLINE: Final = 120.0
 
 
-def two_nights(world: World) -> None:
-    """All that a scheduler and a runner do in two nights; what was done before is not done again."""
-    for day in days(2):
-        world.step(day)
-        world.end_jobs()
-        world.step(day)
+def a_night(world: World) -> None:
+    """All that a scheduler and a runner do in a night; what was done before is not done again."""
+    world.step(DUE)
+    world.end_jobs()
+    world.step(DUE)
 
 
 def dying(folder: Path, nth: int) -> None:
-    """A process that is killed as it begins, or is about to commit, for the nth time."""
-    world = make_world(folder)
+    """A process that is killed as it begins a transaction, or is about to commit one, for the nth time."""
+    world = make_world(folder, upgrade=False)
     count = itertools.count(1)
 
     def die(*_: object) -> None:
@@ -48,42 +49,39 @@ def dying(folder: Path, nth: int) -> None:
 
     event.listen(world.database.engine, "begin", die)
     event.listen(world.database.engine, "commit", die)
-    two_nights(world)
+    a_night(world)
     os._exit(0)
 
 
-def a_schedule(world: World) -> Schedule:
-    for day in days(2):
-        world.trained(f"{day:%Y-%m-%d}", count=1)
-    return world.create(missed="run-all", latest=str(world.folder / "latest.json"))
-
-
-def test_killed_before_and_after_each_transaction(tmp_path: Path) -> None:
-    deaths = 0
+def test_killed_before_and_after_each_transaction(world: World) -> None:
+    world.trained("2026-11-21")
     for nth in itertools.count(1):
-        world = make_world(tmp_path / str(nth))
-        made = a_schedule(world)
+        made = world.create(missed="run-all", latest=str(world.folder / "latest.json"))
         process = PROCESSES.Process(target=dying, args=(world.folder, nth), daemon=True)
         process.start()
         process.join(60)
+        if process.exitcode != 0:
+            assert process.exitcode == -signal.SIGKILL
+            a_night(world)
+        (tick,), (job,) = world.ticks(made), world.jobs()
+        assert (tick.due, tick.state, tick.latest, tick.job) == (DUE, TickState.SUCCEEDED, True, job.id)
+        assert (job.state, job.output[-10:], world.latest()["job"]) == (
+            JobState.SUCCEEDED,
+            "2026-11-21",
+            job.id,
+        )
         if process.exitcode == 0:
             break
-        assert process.exitcode == -signal.SIGKILL
-        deaths += 1
-        two_nights(world)
-        assert [tick.state for tick in world.ticks(made)] == [TickState.SUCCEEDED] * 2
-        assert [tick.due for tick in world.ticks(made)] == days(2)
-        assert all(tick.latest for tick in world.ticks(made))
-        assert [job.output[-10:] for job in world.jobs([JobState.SUCCEEDED])] == ["2026-11-21", "2026-11-22"]
-        assert len(world.jobs()) == 2
-        assert world.latest()["job"] == world.jobs()[-1].id
-        world.database.close()
-    assert deaths > 40
+        world.schedules.delete(made.id, None)
+        with world.database.begin() as session:
+            session.execute(delete(JobRow))
+        (world.folder / "latest.json").unlink()
+    assert nth > 20
 
 
 def run(folder: Path, began: float) -> None:
     """A process with a scheduler in it, and a clock that goes on while it is dead."""
-    world = make_world(folder)
+    world = make_world(folder, upgrade=False)
     last = START + timedelta(minutes=TICKS)
 
     def clock() -> datetime:
@@ -105,22 +103,21 @@ def finished(world: World, number: str) -> int:
             return done
 
 
-def test_a_hundred_ticks_and_a_scheduler_that_is_killed_at_random(tmp_path: Path) -> None:
-    world = make_world(tmp_path)
+def test_a_hundred_ticks_and_a_scheduler_that_is_killed_at_random(world: World) -> None:
     for minute in range(1, TICKS + 1):
         day = START + timedelta(minutes=minute)
-        write_model(tmp_path / f"runs/{day:%H%M}/order-0", str(day).encode())
+        write_model(world.folder / f"runs/{day:%H%M}/order-0", str(day).encode())
     made = world.create(
         START,
         cron="* * * * *",
         spec=world.spec("runs/{date:%H%M}/order-*", "merged/{date:%Y-%m-%d-%H%M}"),
         missed="run-all",
-        latest=str(tmp_path / "latest.json"),
+        latest=str(world.folder / "latest.json"),
     )
     draw, kills, began = random.Random(7), 0, time.time()
     while finished(world, made.id) < TICKS:
         assert time.time() - began < DEADLINE
-        process = PROCESSES.Process(target=run, args=(tmp_path, began), daemon=True)
+        process = PROCESSES.Process(target=run, args=(world.folder, began), daemon=True)
         process.start()
         ends = time.monotonic() + draw.uniform(0.05, 0.8)
         while time.monotonic() < ends:

@@ -72,7 +72,9 @@ def test_single_files(place: Place) -> None:
 
 
 def test_the_last_shard_of_an_index(place: Place) -> None:
-    for number, shards in enumerate([("a.safetensors",), ("a.safetensors", "b.safetensors", "a.safetensors")]):
+    for number, shards in enumerate(
+        [("a.safetensors",), ("a.safetensors", "b.safetensors", "a.safetensors")]
+    ):
         assert len(place.look().whole) == number
         place.put(f"order-{number}/a.safetensors", b"1")
         assert len(place.look().whole) == number  # without an index nobody knows how many there will be
@@ -83,7 +85,8 @@ def test_the_last_shard_of_an_index(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b'{"weight_map": 1}', b'{"weight_map": {}}', b'{"weight_map": {"t": [1]}}', b"\xff"]
+    "text",
+    [b"", b"{", b"[]", b'{"weight_map": 1}', b'{"weight_map": {}}', b'{"weight_map": {"t": [1]}}', b"\xff"],
 )
 def test_an_index_that_is_none_is_not_ready(place: Place, text: bytes) -> None:
     place.put("order-0/model.safetensors.index.json", text)

@@ -144,6 +144,10 @@ class TestCreating:
 
 
 class TestTeams:
+    @pytest.fixture
+    def world(self, world_of_each: World) -> World:
+        return world_of_each
+
     def test_another_teams_schedule_is_not_there(self, world: World) -> None:
         made = world.create()
         stranger = Principal(name="x", team="other", roles=frozenset({"submit"}))
@@ -172,6 +176,10 @@ class TestTeams:
 
 
 class TestHistory:
+    @pytest.fixture
+    def world(self, world_of_each: World) -> World:
+        return world_of_each
+
     def test_pages_newest_first(self, world: World) -> None:
         made = world.create(missed="skip")
         world.step(days(8)[-1] + timedelta(hours=5))

@@ -35,6 +35,10 @@ def ready(world: World) -> dict[str, object]:
 
 
 class TestTicks:
+    @pytest.fixture
+    def world(self, world_of_each: World) -> World:
+        return world_of_each
+
     def test_a_tick_submits_a_job_with_its_own_dates(self, world: World) -> None:
         world.trained("2026-11-21")
         made = world.create(labels={"run": "nightly"}, priority=7, overwrite=True, attempts=5)
@@ -46,7 +50,12 @@ class TestTicks:
         assert job.spec["models"] == [{"glob": str(world.folder / "runs/2026-11-21/order-*")}]
         assert job.output == str(world.folder / "merged/2026-11-21")
         assert (job.schedule, job.team, job.owner) == (made.id, "research", "ci")
-        assert (job.labels, job.priority, job.overwrite, job.attempts_allowed) == ({"run": "nightly"}, 7, True, 5)
+        assert (job.labels, job.priority, job.overwrite, job.attempts_allowed) == (
+            {"run": "nightly"},
+            7,
+            True,
+            5,
+        )
         assert job.idempotency_key == f"schedule:{made.id}:2026-11-21T03:00:00+00:00"
         tick = world.last(made)
         assert (tick.due, tick.state, tick.job) == (at("2026-11-21 03:00"), SUBMITTED, job.id)
@@ -199,9 +208,12 @@ class TestMissed:
         assert "500 ticks are too long ago" in caplog.text
 
     def test_nightly_when_clocks_change(self, world: World) -> None:
-        """Looked at every quarter of an hour for four nights in March, and in October."""
+        """Looked at every half hour for four nights in March, and in October."""
         made = world.create(
-            at("2026-03-26 22:00"), cron="30 2 * * *", timezone="Europe/Berlin", spec=world.spec("runs/order-*")
+            at("2026-03-26 22:00"),
+            cron="30 2 * * *",
+            timezone="Europe/Berlin",
+            spec=world.spec("runs/order-*"),
         )
         other = world.create(
             at("2026-10-22 22:00"),
@@ -211,20 +223,34 @@ class TestMissed:
             spec=world.spec("runs/order-*"),
         )
         for start, schedule in ((at("2026-03-26 22:00"), made), (at("2026-10-22 22:00"), other)):
-            for quarter in range(4 * 96):
-                write_model(world.folder / "runs/order-0", f"{start} {quarter}".encode())
-                world.step(start + timedelta(minutes=15 * quarter))
+            for half in range(4 * 48):
+                write_model(world.folder / "runs/order-0", f"{start} {half}".encode())
+                world.step(start + timedelta(minutes=30 * half))
                 if world.end_jobs():
                     assert world.jobs()[-1].schedule == schedule.id
             if schedule is made:
                 world.schedules.pause(made.id, None)
-        assert [f"{tick.due:%d %H:%M}" for tick in world.ticks(made)] == ["27 01:30", "28 01:30", "29 01:00", "30 00:30"]
-        assert [f"{tick.due:%d %H:%M}" for tick in world.ticks(other)] == ["23 00:30", "24 00:30", "25 00:30", "26 01:30"]
+        assert [f"{tick.due:%d %H:%M}" for tick in world.ticks(made)] == [
+            "27 01:30",
+            "28 01:30",
+            "29 01:00",
+            "30 00:30",
+        ]
+        assert [f"{tick.due:%d %H:%M}" for tick in world.ticks(other)] == [
+            "23 00:30",
+            "24 00:30",
+            "25 00:30",
+            "26 01:30",
+        ]
         outputs = [job.output[-10:] for job in world.jobs() if job.schedule == made.id]
         assert outputs == ["2026-03-27", "2026-03-28", "2026-03-29", "2026-03-30"]
 
 
 class TestOverlap:
+    @pytest.fixture
+    def world(self, world_of_each: World) -> World:
+        return world_of_each
+
     def test_a_tick_is_skipped_while_the_job_before_it_runs(self, world: World) -> None:
         for day in days(3):
             world.trained(f"{day:%Y-%m-%d}")
@@ -240,12 +266,19 @@ class TestOverlap:
 
     def test_schedules_do_not_hinder_each_other(self, world: World) -> None:
         world.trained("2026-11-21")
-        one, other = world.create(name="one"), world.create(name="other", spec=world.spec(output="other/{date}"))
+        one, other = (
+            world.create(name="one"),
+            world.create(name="other", spec=world.spec(output="other/{date}")),
+        )
         world.step("2026-11-21 03:00")
         assert world.states(one) == world.states(other) == [SUBMITTED]
 
 
 class TestInputs:
+    @pytest.fixture
+    def world(self, world_of_each: World) -> World:
+        return world_of_each
+
     def test_the_same_inputs_are_merged_once(self, world: World) -> None:
         """The sub-models are the same on the second night, though the output has another name."""
         write_model(world.folder / "runs/order-0")
@@ -323,6 +356,10 @@ class TestReady:
 
 
 class TestPeople:
+    @pytest.fixture
+    def world(self, world_of_each: World) -> World:
+        return world_of_each
+
     def test_pause_and_resume(self, world: World) -> None:
         for day in days(4):
             world.trained(f"{day:%Y-%m-%d}")

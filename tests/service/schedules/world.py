@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from plait.jobs import JobState
@@ -19,7 +18,7 @@ from plait_service.api.principal import Principal
 from plait_service.api.settings import Settings
 from plait_service.jobs.database import Database
 from plait_service.jobs.records import transition
-from plait_service.jobs.tables import Base, JobRow
+from plait_service.jobs.tables import JobRow
 from plait_service.schedules.records import Schedules
 from plait_service.schedules.scheduler import Scheduler
 
@@ -31,13 +30,9 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def new_database(folder: Path) -> Database:
-    database = Database(f"sqlite:///{folder / 'plait.db'}")
-    Base.metadata.create_all(database.engine)
-    return database
-
-
-def write_model(folder: Path, data: bytes = b"weights", *, config: str = "{}", marker: str | None = None) -> Path:
+def write_model(
+    folder: Path, data: bytes = b"weights", *, config: str = "{}", marker: str | None = None
+) -> Path:
     """What looks like a checkpoint to whoever lists it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(data)
@@ -134,18 +129,17 @@ def end_job(database: Database, number: str, state: JobState, **more: Any) -> No
         transition(session, row, state)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return make_world(tmp_path)
-
-
-def make_world(folder: Path) -> World:
-    folder.mkdir(exist_ok=True)
-    settings = Settings(folder=folder, schemes=frozenset({"file", "s3"}))
+def make_world(folder: Path, url: str = "", *, upgrade: bool = True) -> World:
+    """On SQLite, unless it is told another database."""
+    settings = Settings(folder=folder, database=url, schemes=frozenset({"file", "s3"}))
+    database = Database(settings.database_url)
+    if upgrade:
+        database.upgrade()
     place = parse_uri(str(folder))
     who = Principal(name="ci", team="research", roles=frozenset({"submit"}), read=(place,), write=(place,))
-    return World(folder, new_database(folder), settings, who)
+    return World(folder, database, settings, who)
 
 
-def days(count: int, start: datetime = at("2026-11-21 03:00")) -> list[datetime]:
-    return [start + timedelta(days=number) for number in range(count)]
+def days(count: int) -> list[datetime]:
+    """Ticks of the first nights."""
+    return [at("2026-11-21 03:00") + timedelta(days=number) for number in range(count)]
