@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import click
+from click.core import ParameterSource
 
 from plait.cli.service_options import client_of, say, service_options, table
 
@@ -121,12 +122,13 @@ def revoke(
 
 @contextmanager
 def _tokens(database: str | None, url: str | None, profile: str | None) -> Iterator[_Tokens]:
-    if database is None:
+    over_http = url is not None or profile is not None
+    if over_http and database is not None and _is_typed("database"):
+        raise click.UsageError("--database excludes --url and --profile")
+    if over_http or database is None:
         with client_of(url, profile) as client:
             yield client.tokens
         return
-    if url is not None or profile is not None:
-        raise click.UsageError("--database excludes --url and --profile")
     from plait_service.jobs.database import Database
     from plait_service.jobs.tokens import Tokens
 
@@ -136,6 +138,11 @@ def _tokens(database: str | None, url: str | None, profile: str | None) -> Itera
         yield Tokens(opened)
     finally:
         opened.close()
+
+
+def _is_typed(option: str) -> bool:
+    """Whether an option comes from the command line."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def _row(found: Token) -> Sequence[str]:
