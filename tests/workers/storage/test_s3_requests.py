@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from plait.errors import StoreUnsuitable, UploadGone
 from plait.spec_storage import StoreOptions
@@ -129,6 +129,24 @@ class TestConditions:
         watched.requests.clear()
         write(watched.store, "a", b"ours")
         assert [params.get("IfNoneMatch") for params in watched.of("CompleteMultipartUpload")] == ["*"]
+
+    @pytest.mark.parametrize(("found", "is_ours"), [(b"ours", True), (b"theirs", False)])
+    def test_what_lies_there_tells_whose_a_replacement_is_whose_answer_was_lost(
+        self, watch: Callable[..., Watched], bucket: Bucket, found: bytes, is_ours: bool
+    ) -> None:
+        etag = bucket.put("p/a", b"before")
+        tries: list[str] = []
+
+        def lose(name: str, params: Any) -> None:
+            if name == "PutObject":
+                tries.append(params["IfMatch"])
+                if len(tries) == 1:
+                    bucket.put("p/a", found)
+                    raise EndpointConnectionError(endpoint_url="the store")
+
+        assert watch(answer=lose).store.replace("a", b"ours", version=etag) is is_ours
+        assert tries == [etag, etag]
+        assert bucket.get("p/a") == found
 
     def test_a_store_without_conditional_put_is_refused(
         self, watch: Callable[..., Watched], bucket: Bucket

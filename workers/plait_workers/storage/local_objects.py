@@ -198,7 +198,7 @@ class LocalObjects:
         raise AssertionError("unreachable")
 
     def replace(self, key: str, data: bytes, *, version: str) -> bool:
-        """Compare and rename while the folder is locked: kept apart from other replacing, not from ``put``."""
+        """Compare and rename while the folder is locked against others that replace, not that put."""
         path = self._path(key)
         with os_errors("replacing a file", self._where(key)):
             try:
