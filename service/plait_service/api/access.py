@@ -3,10 +3,13 @@
 Without a token the service is for programs of this machine alone, and a browser is such a program: it also
 runs what strangers wrote. So what comes without a token must name this machine as its host (a stranger's name
 may be made to lead here), must not come from a page of another origin, and must not have been forwarded.
+
+All of this is coroutines, which wait for the database where they need it: what is known needs no thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Annotated, Final
 
@@ -30,7 +33,7 @@ _HINT: Final = "Send `Authorization: Bearer TOKEN`; tokens are made with `plait 
 Given = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 
 
-def caller(request: Request, given: Given, has: Has) -> Principal:
+async def caller(request: Request, given: Given, has: Has) -> Principal:
     """Whoever sends a request, with any role.
 
     Raises:
@@ -38,7 +41,7 @@ def caller(request: Request, given: Given, has: Has) -> Principal:
         Forbidden: without a token, from a page of another origin.
         TooManyRequests: of this token, or of bad tokens from this address.
     """
-    found = _anonymous(request) if _needs_no_token(request, has) else _by_token(given, has)
+    found = _anonymous(request) if _needs_no_token(request, has) else await _by_token(given, has)
     if found is None:
         has.rates.count_failure(address_of(request))
         raise Unauthenticated(
@@ -52,19 +55,19 @@ def caller(request: Request, given: Given, has: Has) -> Principal:
 Caller = Annotated[Principal, Depends(caller)]
 
 
-def reader(who: Caller, has: Has, request: Request) -> Principal:
+async def reader(who: Caller, has: Has, request: Request) -> Principal:
     """Who may see jobs; raises ``Forbidden`` otherwise."""
-    return _having("read", who, has, request)
+    return await _having("read", who, has, request)
 
 
-def submitter(who: Caller, has: Has, request: Request) -> Principal:
+async def submitter(who: Caller, has: Has, request: Request) -> Principal:
     """Who may submit and cancel jobs; raises ``Forbidden`` otherwise."""
-    return _having("submit", who, has, request)
+    return await _having("submit", who, has, request)
 
 
-def admin(who: Caller, has: Has, request: Request) -> Principal:
+async def admin(who: Caller, has: Has, request: Request) -> Principal:
     """Who may make tokens and sees all teams; raises ``Forbidden`` otherwise."""
-    return _having("admin", who, has, request)
+    return await _having("admin", who, has, request)
 
 
 Reader = Annotated[Principal, Depends(reader)]
@@ -72,18 +75,21 @@ Submitter = Annotated[Principal, Depends(submitter)]
 Admin = Annotated[Principal, Depends(admin)]
 
 
-def _having(role: Role, who: Principal, has: Services, request: Request) -> Principal:
+async def _having(role: Role, who: Principal, has: Services, request: Request) -> Principal:
     if who.has(role):
         return who
     target = f"{request.method} {request.url.path}"
-    has.audit.tell(who, "access", target, Forbidden.kind, address_of(request))
+    await asyncio.to_thread(has.audit.tell, who, "access", target, Forbidden.kind, address_of(request))
     raise Forbidden(
         f"this needs the role {role}", where=who.name, found=", ".join(sorted(who.roles)) or "no role"
     )
 
 
-def _by_token(given: HTTPAuthorizationCredentials | None, has: Services) -> Principal | None:
-    return None if given is None else has.tokens.find(given.credentials)
+async def _by_token(given: HTTPAuthorizationCredentials | None, has: Services) -> Principal | None:
+    if given is None:
+        return None
+    known = has.tokens.find_remembered(given.credentials)
+    return known or await asyncio.to_thread(has.tokens.find, given.credentials)
 
 
 def _needs_no_token(request: Request, has: Services) -> bool:

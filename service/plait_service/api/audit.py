@@ -46,17 +46,8 @@ class Audit:
             outcome: ``ok``, or the kind of the error.
             address: of the client.
         """
-        row = AuditRow(
-            time=now(),
-            who=principal.name,
-            team=principal.team,
-            action=_plain(action, 32),
-            target=_plain(mask_secrets(target), _MOST_TARGET),
-            outcome=_plain(outcome, 64),
-            address=None if address is None else _plain(address, 64),
-        )
         with self._database.begin() as session:
-            session.add(row)
+            session.add(entry(principal, action, target, outcome, address))
 
     def list(self, cursor: str | None = None, limit: int = 50) -> AuditPage:
         """Some entries, newest first.
@@ -75,6 +66,19 @@ class Audit:
             rows = session.scalars(wanted).all()
         page = [_to_entry(row) for row in rows[:limit]]
         return AuditPage(entries=page, next=str(page[-1].id) if len(rows) > limit else None)
+
+
+def entry(principal: Principal, action: str, target: str, outcome: str, address: str | None) -> AuditRow:
+    """What :meth:`Audit.tell` adds, for somebody's own transaction."""
+    return AuditRow(
+        time=now(),
+        who=principal.name,
+        team=principal.team,
+        action=_plain(action, 32),
+        target=_plain(mask_secrets(target), _MOST_TARGET),
+        outcome=_plain(outcome, 64),
+        address=None if address is None else _plain(address, 64),
+    )
 
 
 def address_of(request: Request) -> str | None:

@@ -36,8 +36,8 @@ class Services:
     scheduler: Scheduler
 
 
-def services(request: Request) -> Services:
-    """Of the app that answers."""
+async def services(request: Request) -> Services:
+    """Of the app that answers. (A dependency that is no coroutine costs a turn in the pool of threads.)"""
     return cast("Services", request.app.state.services)
 
 

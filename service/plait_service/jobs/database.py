@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,13 +43,16 @@ class Database:
                 found=type(error).__name__,
             ) from None
         self._readers = sessionmaker(self.engine, expire_on_commit=False)
+        # SQLite's own wait for a writer sleeps longer and longer, and whoever came later may go first.
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        self._turn: AbstractContextManager[object] = threading.RLock() if is_sqlite else nullcontext()
         writing = self.engine.execution_options(plait_writes=True)
         self._writers = sessionmaker(writing, expire_on_commit=False)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A transaction that may write: all of it happens, or nothing."""
-        with self._writers.begin() as session:
+        with self._turn, self._writers.begin() as session:
             yield session
 
     @contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -85,8 +85,13 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def submit(self, submission: Submission) -> tuple[Job, bool]:
+    def submit(
+        self, submission: Submission, beside: Callable[[Session, str], None] = lambda _session, _job: None
+    ) -> tuple[Job, bool]:
         """A new job in state ``queued``, and True; or the one that has this idempotency key, and False.
+
+        Args:
+            beside: what else is written in the transaction that makes the job, for its id.
 
         Raises:
             IdempotencyConflict: the key was used for another body.
@@ -97,6 +102,7 @@ class Jobs:
                 if found is not None:
                     return to_job(session, found), False
                 row = add(session, submission)
+                beside(session, row.id)
                 return to_job(session, row), True
         except IntegrityError:  # another submission of the same key was faster
             with self._database.read() as session:

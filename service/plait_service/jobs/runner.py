@@ -32,6 +32,8 @@ from plait_service.jobs.records import now, transition
 from plait_service.jobs.tables import AttemptRow, JobRow
 
 LOGGER: Final = logging.getLogger("plait.service")
+LEAST: Final = 0.05
+"""Seconds between two looks, however many jobs are submitted meanwhile."""
 BUSY: Final = 0.2
 IDLE: Final = 1.0
 """Seconds between two looks while drivers run, and while none does."""
@@ -103,6 +105,7 @@ class Runner:
             except Exception:
                 LOGGER.exception("the runner went wrong, and goes on")
             self.beat = time.monotonic()
+            self._ended.wait(LEAST)
             self._woken.wait(BUSY if busy else IDLE)
 
     def step(self) -> bool:
@@ -136,6 +139,8 @@ class Runner:
             working = session.execute(
                 select(JobRow.kind, JobRow.output).where(JobRow.state.in_(ACTIVE))
             ).all()
+            if len(working) >= self._slots:
+                return []
             waiting = session.execute(
                 select(JobRow.id, JobRow.kind, JobRow.output, JobRow.not_before)
                 .where(JobRow.state == JobState.QUEUED)

@@ -121,13 +121,24 @@ class Tokens:
             return None
         hashed = _hash(secret)
         with self._lock:
-            found, revocations = self._known.get(hashed), self._revocations
-        if found is None or time.monotonic() >= found.until:
+            revocations = self._revocations
+        found = self._remembered(hashed)
+        if found is None:
             found = self._look_up(hashed)
             if found is None:
                 return None
             self._note(hashed, found, revocations)
-        return None if found.expires is not None and now() >= found.expires else found.principal
+        return _while_valid(found)
+
+    def find_remembered(self, secret: str) -> Principal | None:
+        """What :meth:`find` knows without asking the database; None says nothing."""
+        found = self._remembered(_hash(secret))
+        return None if found is None else _while_valid(found)
+
+    def _remembered(self, hashed: str) -> _Found | None:
+        with self._lock:
+            found = self._known.get(hashed)
+        return None if found is None or time.monotonic() >= found.until else found
 
     def _look_up(self, hashed: str) -> _Found | None:
         until = time.monotonic() + self._remember
@@ -152,6 +163,10 @@ class Tokens:
             self._known.move_to_end(hashed)
             if len(self._known) > _MOST_REMEMBERED:
                 self._known.popitem(last=False)
+
+
+def _while_valid(found: _Found) -> Principal | None:
+    return None if found.expires is not None and now() >= found.expires else found.principal
 
 
 def _hash(secret: str) -> str:

@@ -15,7 +15,7 @@ from plait.errors import NotFound, PlaitError, SpecInvalid
 from plait.jobs import JOB_ID, LABEL, MAX_LABELS, Job, JobKind, JobPage, JobRequest, JobState
 from plait.uri import UriError, parse_uri
 from plait_service.api.access import Reader, Submitter
-from plait_service.api.audit import address_of
+from plait_service.api.audit import address_of, entry
 from plait_service.api.logs import follow, tail_of
 from plait_service.api.principal import Principal
 from plait_service.api.problems import responses
@@ -78,12 +78,14 @@ def _submit(
     address = address_of(request)
     try:
         submission = submission_of(body, who, has.settings, kind=kind, key=key)
-        job, is_new = has.jobs.submit(submission)
+        job, is_new = has.jobs.submit(
+            submission,
+            lambda session, made: session.add(entry(who, "job.submit", made, "ok", address)),
+        )
     except PlaitError as error:
         has.audit.tell(who, "job.submit", str(body.spec.get("output", ""))[:500], error.kind, address)
         raise
     if is_new:
-        has.audit.tell(who, "job.submit", job.id, "ok", address)
         has.runner.wake()
     response.status_code = 202 if is_new else 200
     response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
