@@ -69,6 +69,8 @@ class ReadingContract(ReaderContract):
     test_metadata_belongs_to_one_object = None  # type: ignore[assignment]
     test_if_absent = None  # type: ignore[assignment]
     test_six_threads_and_one_winner = None  # type: ignore[assignment]
+    test_replace = None  # type: ignore[assignment]
+    test_of_six_that_replace_a_version_one_succeeds = None  # type: ignore[assignment]
     test_time_is_the_stores_own = None  # type: ignore[assignment]
 
     def test_a_head_is_stable(self, store: ObjectStore) -> None:
