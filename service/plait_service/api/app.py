@@ -55,7 +55,7 @@ def make_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
             services.scheduler.start()
             stack.callback(services.scheduler.stop)
             yield
-            await services.feeds.close()
+            services.feeds.end()
 
     app = FastAPI(
         title="Plait",

@@ -102,9 +102,20 @@ class Feeds:
             with suppress(TimeoutError):
                 await asyncio.wait_for(feed.changed.wait(), LOOK_EVERY)
 
-    async def close(self) -> None:
-        """End all watching."""
+    @property
+    def is_ended(self) -> bool:
+        """Whether watching was ended with :meth:`end`: what a watcher saw may then not be all."""
+        return self._ended
+
+    def end(self) -> None:
+        """End all watching, for the service ends; may be called from any thread, and from a signal."""
         self._ended = True
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(lambda: loop.create_task(self._release()))
+
+    async def _release(self) -> None:
         for feed in list(self._feeds.values()):
             async with feed.grown:
                 feed.grown.notify_all()

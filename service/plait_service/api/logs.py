@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 from plait.jobs import Attempt
 from plait_service.jobs.backends.base import Backend
 from plait_service.jobs.records import Jobs
 
 _LOOK_EVERY: Final = 0.5
+
+
+class Unfinished(Exception):
+    """The service ends before a log that is followed does."""
+
+
+class LogResponse(StreamingResponse):
+    """A log. One that is ``Unfinished`` breaks off, so that nobody takes it for whole."""
+
+    async def stream_response(self, send: Send) -> None:
+        """As Starlette has it."""
+        with suppress(Unfinished):
+            await super().stream_response(send)
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,7 @@ def tail_of(backend: Backend, handle: str, lines: int) -> Tail:
 async def follow(
     jobs: Jobs, backend: Backend, job: str, attempt: Attempt, offset: int, *, stay: bool
 ) -> AsyncIterator[bytes]:
-    """A log from a byte on, in pieces.
+    """A log from a byte on, in pieces; empty ones while there is nothing new.
 
     Args:
         stay: go on until the attempt is over.
@@ -46,6 +63,7 @@ async def follow(
             yield data
         if is_over:
             return
+        yield b""
         await asyncio.sleep(_LOOK_EVERY)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -16,6 +18,7 @@ from fastapi import FastAPI
 
 from plait.errors import SpecInvalid
 from plait_service.api.app import make_app
+from plait_service.api.feeds import Feeds
 from plait_service.api.settings import Settings
 
 GRACE: Final = 5
@@ -56,12 +59,26 @@ def serve(settings: Settings, *, proxies: Sequence[str], debug: bool, say: Calla
             say("without tokens: whoever reaches this machine's loopback may submit")
         elif not services.tokens.list():
             say(f"no token yet: plait token create NAME --role admin --database {_shown(settings)}")
-        server = uvicorn.Server(_config(app, settings, proxies))
+        server = _Server(_config(app, settings, proxies), services.feeds)
+        # uvicorn passes a signal on once it is done; a service that was asked to end has not failed.
+        signal.signal(signal.SIGTERM, server.handle_exit)
         server.run(sockets=[bound])
     if not server.started:
         raise SpecInvalid(
             "the service does not start", where=str(settings.folder), hint="The log above says why"
         )
+
+
+class _Server(uvicorn.Server):
+    """Whoever watches is let go as soon as the server is to end, which waits for them."""
+
+    def __init__(self, config: uvicorn.Config, feeds: Feeds) -> None:
+        super().__init__(config)
+        self._feeds = feeds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._feeds.end()
 
 
 def _config(app: FastAPI, settings: Settings, proxies: Sequence[str]) -> uvicorn.Config:

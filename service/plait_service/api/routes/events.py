@@ -49,6 +49,7 @@ async def events(
             yield ServerSentEvent(
                 data=event.model_dump_json(), event=event.kind, id=str(event.id), retry=_RETRY
             )
-        yield ServerSentEvent(data="{}", event="end")
+        if not has.feeds.is_ended:
+            yield ServerSentEvent(data="{}", event="end")
 
     return EventSourceResponse(told(), ping=_PING)

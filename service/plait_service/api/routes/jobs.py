@@ -16,7 +16,7 @@ from plait.jobs import JOB_ID, LABEL, MAX_LABELS, Job, JobKind, JobPage, JobRequ
 from plait.uri import UriError, parse_uri
 from plait_service.api.access import Reader, Submitter
 from plait_service.api.audit import address_of, entry
-from plait_service.api.logs import follow, tail_of
+from plait_service.api.logs import LogResponse, Unfinished, follow, tail_of
 from plait_service.api.principal import Principal
 from plait_service.api.problems import responses
 from plait_service.api.state import Has, Services
@@ -184,8 +184,10 @@ async def logs(
             offset = data.end
         async for piece in follow(has.jobs, backend, job_id, found, offset, stay=follow_):
             yield piece
+            if has.feeds.is_ended:
+                raise Unfinished
 
-    return StreamingResponse(written(), media_type="text/plain; charset=utf-8")
+    return LogResponse(written(), media_type="text/plain; charset=utf-8")
 
 
 def _labels(pairs: Sequence[str]) -> dict[str, str]:
