@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from plait_service import driver as driver_module
 from plait_service import housekeeping
@@ -32,8 +34,12 @@ from tests.support.ray_merge import (
     proxied,
     start_plait,
 )
+from tests.support.service_jobs import until
 
 PAUSE = 0.3
+METRICS = {
+    f"ray_plait_{name}_total" for name in ("bytes_read", "bytes_written", "units_done", "phase_seconds")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +72,36 @@ def test_the_same_bytes(ray_job: RayJob, ray_driver: RayCluster, monkeypatch: py
     assert 0 <= shown[0]["bytes_done"] <= shown[0]["bytes_total"]  # type: ignore[operator]
     assert set(watched.workers()) <= set(shown[0]["nodes"])  # type: ignore[call-overload]
     assert shown[0]["events"][0]["kind"] == "planned"  # type: ignore[index]
+
+
+def test_metrics_for_prometheus(ray_job: RayJob, ray_driver: RayCluster) -> None:
+    """Each node shows what its worker reads, writes and does, by merge."""
+    import ray
+
+    found: dict[str, float] = {}
+
+    def is_shown() -> bool:
+        found.clear()
+        for node in ray.nodes():
+            if not node["Alive"]:
+                continue
+            url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                for family in text_string_to_metric_families(answer.read().decode()):
+                    for sample in family.samples:
+                        if sample.name.startswith("ray_plait_") and sample.labels.get("job") in (None, job):
+                            found[sample.name] = found.get(sample.name, 0.0) + sample.value
+        return METRICS <= found.keys()
+
+    with proxied(ray_job, AtPart(PARTS - 6, lambda: until(is_shown), pause=PAUSE)) as proxy:
+        watched = Watched(ray_job.by_way_of(proxy, timeout=120))
+        job = watched.fingerprint[:12]
+        watched.run()
+    ray_job.check()
+    assert 0 < found["ray_plait_bytes_written_total"] <= sum(map(len, ray_job.expected.values()))
+    assert found["ray_plait_bytes_read_total"] > found["ray_plait_bytes_written_total"]
+    assert 0 < found["ray_plait_units_done_total"] <= PARTS
+    assert found["ray_plait_phase_seconds_total"] > 0
 
 
 def test_a_fixed_number_of_workers_on_nodes_with_a_label(ray_job: RayJob, ray_driver: RayCluster) -> None:

@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_metrics_report_interval_ms": "500",
 }
 """Of every process of the cluster, and of drivers."""
 OBJECT_STORE = 80 * 10**6

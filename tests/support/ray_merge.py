@@ -148,6 +148,10 @@ class Watched:
         finally:
             self.executor.close()
 
+    @property
+    def fingerprint(self) -> str:
+        return self._prepared.plan.job.fingerprint
+
     def kinds(self) -> list[str]:
         return [event["kind"] for event in self.events]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -96,7 +97,7 @@ def answer(error: PlaitError, status: int | None = None) -> JSONResponse:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
-        headers["Retry-After"] = str(_RETRY_AFTER)
+        headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after", _RETRY_AFTER)))
     return JSONResponse({"error": error.to_json()}, status_code=status, headers=headers)
 
 
