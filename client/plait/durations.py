@@ -29,15 +29,3 @@ def parse_duration(text: str) -> timedelta:
     if seconds > _LONGEST.total_seconds():
         raise ValueError("longer than ten years")
     return timedelta(seconds=seconds)
-
-
-def format_duration(duration: timedelta) -> str:
-    """In the largest unit that gives a whole number; :func:`parse_duration` reads it back.
-
-    Args:
-        duration: of whole seconds, at least 0.
-    """
-    seconds = int(duration.total_seconds())
-    units = (unit for unit in reversed(_SECONDS) if seconds and seconds % _SECONDS[unit] == 0)
-    unit = next(units, "s")
-    return f"{seconds // _SECONDS[unit]}{unit}"
