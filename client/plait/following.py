@@ -11,7 +11,7 @@ from plait.calls import logs
 from plait.errors import ServiceError, ServiceUnavailable
 from plait.http import Call, gave_up, part, understood
 from plait.jobs import JobEvent
-from plait.retries import Again, wait_after
+from plait.retries import Again, note, wait_after
 from plait.sse import EventDecoder, EventTooLarge
 
 SILENCE: Final = 60.0
@@ -42,6 +42,8 @@ class _Followed:
         wait, silent = wait_after(self._failures, again), self._clock() - self._last_word
         if silent + wait > self._patience:
             raise gave_up(again, silent) from None
+        if self._failures > 1:  # a connection that ends after a while is nothing to speak of
+            note(again)
         return wait
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -11,6 +12,7 @@ from tenacity import RetryCallState, retry_if_exception_type, stop_before_delay,
 
 from plait.errors import PlaitError
 
+LOGGER: Final = logging.getLogger("plait.client")
 FIRST: Final = 0.25
 """Seconds, of which the first wait is a random share; the next ones of twice as much each."""
 LONGEST: Final = 15.0
@@ -40,6 +42,7 @@ def rules(patience: float) -> dict[str, Any]:
         "retry": retry_if_exception_type(Again),
         "wait": _wait,
         "stop": stop_before_delay(patience),
+        "before_sleep": _note,
         "reraise": True,
     }
 
@@ -47,6 +50,17 @@ def rules(patience: float) -> dict[str, Any]:
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     return _GROWING(state) + (error.after or 0.0 if isinstance(error, Again) else 0.0)
+
+
+def _note(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, Again):
+        note(error)
+
+
+def note(again: Again) -> None:
+    """Log that another try follows."""
+    LOGGER.info("%s; trying again", again.error)
 
 
 def wait_after(failures: int, again: Again) -> float:

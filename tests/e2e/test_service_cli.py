@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from tests.support.checkpoints import Family, make_family, read_model
 from tests.support.service import Service
+from tests.support.service_app import App, running_app
 from tests.support.service_jobs import until
 
 PLAIT = Path(sys.executable).parent / "plait"
@@ -57,18 +59,26 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**plain, "XDG_CONFIG_HOME": str(folder), **more}
 
 
-@pytest.fixture
-def plait(service: Service, tmp_path: Path) -> Plait:
-    """The command, with PLAIT_URL; more of the environment by keyword."""
+def command(variables: dict[str, str]) -> Plait:
+    """The command in an environment; more of it by keyword."""
 
     def run(*arguments: object, stdin: str = "", **more: str) -> Done:
-        variables = environment(tmp_path, **{"PLAIT_URL": service.url, **more})
-        command = [str(PLAIT), *map(str, arguments)]
         return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, env=variables, check=False
+            [str(PLAIT), *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=variables | more,
+            check=False,
         )
 
     return run
+
+
+@pytest.fixture
+def plait(service: Service, tmp_path: Path) -> Plait:
+    """The command, with PLAIT_URL."""
+    return command(environment(tmp_path, PLAIT_URL=service.url))
 
 
 def only_json(done: Done) -> dict[str, Any]:
@@ -161,20 +171,14 @@ class TestSubmit:
         assert (refused.returncode, "output-exists: " in refused.stderr) == (2, True)
         assert plait("submit", spec, "--set", "seed=1", "--wait", "--overwrite").returncode == 0
 
-    def test_a_spec_on_standard_input_with_paths_of_this_folder(self, plait: Plait, spec: Path) -> None:
+    def test_a_spec_on_standard_input_with_paths_of_this_folder(
+        self, plait: Plait, spec: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(spec.parent)
         text = spec.read_text().replace(f"{spec.parent}/", "")
-        command = [str(PLAIT), "submit", "-", "--plan-only", "--json", "--url", plait("show", "x").args[0]]
-        command[-1] = plait.__closure__[0].cell_contents.url  # type: ignore[attr-defined]
-        done = subprocess.run(
-            command,
-            input=text,
-            capture_output=True,
-            text=True,
-            cwd=spec.parent,
-            env=environment(spec.parent),
-            check=False,
-        )
+        done = plait("submit", "-", "--plan-only", "--json", stdin=text)
         assert only_json(done)["status"] == "succeeded", done.stderr
+        assert only_json(done)["job"]["output"] == f"{spec.parent}/out"
 
     @pytest.mark.parametrize(
         "arguments",
@@ -190,12 +194,6 @@ class TestSubmit:
         done = plait("submit", spec, *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("spec-invalid: ")
-
-
-@pytest.fixture
-def held(spec: Path, family: Family) -> Path:
-    """A spec whose merge lasts until `let_go` of it: its first model is a pipe that nobody writes."""
-    return spec
 
 
 class TestJobs:
@@ -268,8 +266,100 @@ class TestJobs:
         assert again.stderr.startswith("wrong-state: ")
 
 
+@pytest.fixture
+def played(tmp_path: Path) -> Iterator[App]:
+    """A service whose drivers do nothing until a test says so."""
+    with running_app(tmp_path / "played", anonymous=True, schemes=frozenset({"file"})) as app:
+        yield app
+
+
+class TestAJobThatRuns:
+    @pytest.fixture
+    def plait(self, played: App, tmp_path: Path) -> Plait:
+        return command(environment(tmp_path, PLAIT_URL=played.url))
+
+    def test_cancel(self, played: App, plait: Plait, spec: Path) -> None:
+        number, nowhere = job_of(plait("submit", spec, "--detach")), "j-000000000000000000000000"
+        until(lambda: played.backend.drivers)
+        done = plait("cancel", nowhere, number)
+        assert (done.returncode, done.stdout) == (1, f"{number}: planning, asked to end\n")
+        assert done.stderr == f"not-found: {nowhere}: no such job\n"
+        assert re.search(r"^state +planning, asked to end$", plait("show", number).stdout, re.M)
+        handle = until(lambda: played.backend.stopped)[0][0]
+        played.backend.end(
+            handle, 130, '{"status": "failed", "error": {"kind": "cancelled", "message": "x"}}'
+        )
+        watched = plait("watch", number, "--json")
+        assert (watched.returncode, only_json(watched)["error"]["kind"]) == (130, "cancelled")
+        again = only_json(plait("cancel", number, nowhere, "--json"))
+        assert again["status"] == "failed"
+        assert [job["state"] for job in again["jobs"]] == ["cancelled"]
+        assert [error["kind"] for error in again["errors"]] == ["not-found"]
+
+    @pytest.mark.parametrize("waiting", ["submit", "watch", "logs"])
+    def test_ctrl_c_ends_the_waiting_and_not_the_job(
+        self, played: App, plait: Plait, spec: Path, tmp_path: Path, waiting: str
+    ) -> None:
+        number = job_of(plait("submit", spec, "--detach", "--key", "k"))
+        until(lambda: played.backend.drivers)
+        arguments = {
+            "submit": ["submit", str(spec), "--key", "k", "--wait"],
+            "watch": ["watch", number],
+            "logs": ["logs", number, "--follow"],
+        }[waiting]
+        process = subprocess.Popen(
+            [str(PLAIT), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(tmp_path, PLAIT_URL=played.url),
+        )
+        handle = next(iter(played.backend.drivers))
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            if waiting == "logs":
+                played.backend.say(handle, "hello")
+                assert process.stdout.readline() == "hello\n"
+            else:
+                assert process.stderr.readline().strip() in (f"{number}: planning", "queued")
+                until(lambda: played.services.feeds.watchers)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert said.endswith("cancelled: interrupted\n")
+        goes_on = f"{number} goes on: see `plait watch {number}`, `plait cancel {number}`"
+        assert (goes_on in said) == (waiting != "logs")
+        assert only_json(plait("show", number, "--json"))["state"] == "planning"
+
+    def test_an_outcome_that_is_not_known(self, played: App, plait: Plait, spec: Path) -> None:
+        number = job_of(plait("submit", spec, "--detach", "--attempts", "1"))
+        handle = next(iter(until(lambda: played.backend.drivers)))
+        said = {"status": "failed", "error": {"kind": "commit-unknown", "message": "who knows"}}
+        played.backend.end(handle, 3, json.dumps(said))
+        done = plait("watch", number)
+        assert done.returncode == 3
+        assert done.stderr.splitlines()[-1].startswith("commit-unknown: ")
+        assert f"{number}: unknown" in done.stdout
+
+
 class TestWithoutAService:
-    def test_says_so(self, plait: Plait, spec: Path, tmp_path: Path) -> None:
+    def test_says_at_once_that_it_tries_again(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        arguments = [str(PLAIT), "list", "--url", url]
+        with subprocess.Popen(
+            arguments, stderr=subprocess.PIPE, text=True, env=environment(tmp_path)
+        ) as waiting:
+            assert waiting.stderr is not None
+            said = waiting.stderr.readline()
+            waiting.send_signal(signal.SIGINT)
+            assert waiting.wait(60) == 130
+        assert said == (
+            f"{url}/v1/jobs: the service is not reached; found [Errno 111] Connection refused; trying again\n"
+        )
+
+    def test_what_is_typed_wrong(self, plait: Plait) -> None:
         wrong = plait("list", "--url", "not a url")
         assert (wrong.returncode, wrong.stderr.startswith("spec-invalid: ")) == (2, True)
         done = plait("show", "x", "--profile", "nowhere")
@@ -280,11 +370,7 @@ class TestTokens:
     def test_from_the_first_to_the_last(self, guarded: Service, spec: Path, tmp_path: Path) -> None:
         database = f"sqlite:///{guarded.folder}/plait.db"
 
-        def plait(*arguments: object, **more: str) -> Done:
-            variables = environment(tmp_path, PLAIT_URL=guarded.url, **more)
-            command = [str(PLAIT), *map(str, arguments)]
-            return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
-
+        plait = command(environment(tmp_path, PLAIT_URL=guarded.url))
         refused = plait("list")
         assert (refused.returncode, refused.stderr.startswith("unauthenticated: ")) == (1, True)
         made = plait("token", "create", "ops", "--role", "admin", "--database", database)

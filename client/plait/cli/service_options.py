@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -60,8 +61,27 @@ def _label(value: str) -> tuple[str, str]:
 def client_of(url: str | None, profile: str | None) -> Client:
     """The service that the options name."""
     from plait.client import Client
+    from plait.retries import LOGGER
 
+    if not LOGGER.handlers:
+        LOGGER.addHandler(_SaidOnce())
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.propagate = False
     return Client(url, profile=profile)
+
+
+class _SaidOnce(logging.Handler):
+    """Whoever waits knows why; once is enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the first message."""
+        if not self._said:
+            self._said = True
+            click.echo(record.getMessage(), err=True)
 
 
 def say(data: object) -> None:
