@@ -1,7 +1,7 @@
 """The job service under load, with 50,000 jobs in its table; and 500 watchers of one job.
 
-    python benchmarks/service.py load --save
-    python benchmarks/service.py watchers --save
+python benchmarks/service.py load --save
+python benchmarks/service.py watchers --save
 """
 
 from __future__ import annotations
@@ -94,9 +94,8 @@ def _measured(bench: Bench, options: argparse.Namespace) -> list[Figure]:
                 details={"requests": count, "service processor seconds": found["cpu"], **_details(found)},
             )
         )
-    memory = bench.service.memory()
-    figures.append(Figure(what="the service's resident memory at most", value=f"{memory['peak'] / 1e6:.0f} MB"))
-    return figures
+    peak = f"{bench.service.memory()['peak'] / 1e6:.0f} MB"
+    return [*figures, Figure(what="the service's resident memory at most", value=peak)]
 
 
 def _open(
@@ -154,8 +153,10 @@ def watchers(options: argparse.Namespace) -> list[Figure]:
             idle = service.memory()["resident"]
             wanted = {"url": service.url, "token": token, "job": driver.job, "streams": options.streams}
             command = [sys.executable, str(HERE / "service_clients.py"), "watch"]
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
-                assert clients.stdin is not None and clients.stdout is not None
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with subprocess.Popen(command, text=True, **pipes) as clients:
+                assert clients.stdin is not None
+                assert clients.stdout is not None
                 began = time.monotonic()
                 clients.stdin.write(json.dumps(wanted))
                 clients.stdin.close()

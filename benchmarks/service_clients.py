@@ -69,10 +69,10 @@ class Asker:
 
 
 async def load(wanted: Wanted) -> dict[str, Any]:
-    """Requests at a stated rate whether or not answers come (open), or one after another in each client (closed).
+    """Requests at a stated rate whether or not answers come (open), or one by one in each client (closed).
 
-    An open loop counts from when a request was due, so that one that waits for a connection, or behind others,
-    counts with its wait.
+    An open loop counts from when a request was due: one that waits for a connection, or behind others, counts
+    with its wait.
     """
     headers = {"Authorization": f"Bearer {wanted['token']}"}
     limits = httpx.Limits(max_connections=wanted["connections"])

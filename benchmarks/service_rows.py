@@ -40,7 +40,7 @@ def spec_of(number: int) -> dict[str, Any]:
 
 
 def fill(folder: Path, count: int) -> list[str]:
-    """A database in which ``count`` jobs are over, one a minute, with attempts, labels and events; their ids."""
+    """A database of jobs that are over, one a minute, with attempts, labels and events; their ids."""
     database = Database(f"sqlite:///{folder / 'plait.db'}")
     database.upgrade()
     began = datetime.now(UTC) - timedelta(minutes=count)
@@ -60,7 +60,9 @@ def fill(folder: Path, count: int) -> list[str]:
 def token_of(folder: Path, team: str) -> str:
     """The secret of a new token that may read and submit, for places of :func:`spec_of`."""
     database = Database(f"sqlite:///{folder / 'plait.db'}")
-    wanted = TokenRequest(name=f"bench-{team}", team=team, roles=["submit"], read=["s3://runs/", "s3://models/"])
+    wanted = TokenRequest(
+        name=f"bench-{team}", team=team, roles=["submit"], read=["s3://runs/", "s3://models/"]
+    )
     made = Tokens(database).create(wanted.model_copy(update={"write": ["s3://models/merged/"]}))
     database.close()
     return made.secret

@@ -49,6 +49,7 @@ def serve(settings: Settings, *, proxies: Sequence[str], debug: bool, say: Calla
     ):  # they say too much, and of everything
         logging.getLogger(name).setLevel(logging.WARNING)
     app = make_app(settings)
+    config = _config(app, settings, proxies)
     services = app.state.services
     with _alone(settings.folder), _bound(settings) as bound:
         services.database.upgrade()  # before it listens, so that what is wrong is said as an error
@@ -59,7 +60,7 @@ def serve(settings: Settings, *, proxies: Sequence[str], debug: bool, say: Calla
             say("without tokens: whoever reaches this machine's loopback may submit")
         elif not services.tokens.list():
             say(f"no token yet: plait token create NAME --role admin --database {_shown(settings)}")
-        server = _Server(_config(app, settings, proxies), services.feeds)
+        server = _Server(config, services.feeds)
         # uvicorn passes a signal on once it is done; a service that was asked to end has not failed.
         signal.signal(signal.SIGTERM, server.handle_exit)
         server.run(sockets=[bound])
@@ -82,7 +83,7 @@ class _Server(uvicorn.Server):
 
 
 def _config(app: FastAPI, settings: Settings, proxies: Sequence[str]) -> uvicorn.Config:
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         ssl_certfile=settings.cert,
         ssl_keyfile=settings.key,
@@ -95,6 +96,16 @@ def _config(app: FastAPI, settings: Settings, proxies: Sequence[str]) -> uvicorn
         server_header=False,
         lifespan="on",
     )
+    try:
+        config.load()  # now, so that what is wrong with the certificate is said as an error
+    except OSError as error:  # which that of the library is, too
+        raise SpecInvalid(
+            "the certificate and its key",
+            where=str(settings.cert),
+            expected="a chain and its key, as PEM",
+            found=type(error).__name__,
+        ) from None
+    return config
 
 
 @contextmanager

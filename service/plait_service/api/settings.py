@@ -36,7 +36,8 @@ class Settings:
         root_path: where a proxy puts it.
 
     Raises:
-        SpecInvalid: anonymous on an address that others reach; or a backend without its address.
+        SpecInvalid: anonymous on an address that others reach; a backend without its address; a key without
+            its certificate.
     """
 
     folder: Path
@@ -64,6 +65,8 @@ class Settings:
                 expected="a loopback address, such as 127.0.0.1",
                 hint="Create tokens with `plait token create`, and leave --anonymous out",
             )
+        if self.key is not None and self.cert is None:
+            raise SpecInvalid("a key without its certificate: there would be no TLS", where=str(self.key))
         if (self.backend == "ray") != (self.ray_address is not None):
             raise SpecInvalid(
                 "the ray backend and the address of a cluster's dashboard belong together",
