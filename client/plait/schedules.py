@@ -68,7 +68,7 @@ def _duration(text: str) -> str:
 
 
 def _file_name(text: str) -> str:
-    if "/" in text or text in (".", ".."):
+    if "/" in text or text in (".", "..") or not text.isprintable():
         raise ValueError("a file's name, without a folder")
     return text
 

@@ -34,6 +34,10 @@ _CALENDAR: Final = {"d": "days", "w": "weeks"}
 _ELAPSED: Final = {"s": "seconds", "m": "minutes", "h": "hours"}
 
 
+_DEEPEST: Final = 40
+"""Levels; a spec has fewer, and what reads it says so."""
+
+
 class _NoDate(ValueError):
     """Worded to follow "found"."""
 
@@ -82,6 +86,8 @@ def _rendered(value: Any, date: datetime, path: tuple[str | int, ...], problems:
                 SpecInvalid("a date in braces", where=where, expected=_EXPECTED, found=str(error))
             )
             return value
+    if len(path) > _DEEPEST:
+        return value
     if isinstance(value, Mapping):
         return {key: _rendered(each, date, (*path, str(key)), problems) for key, each in value.items()}
     if isinstance(value, Sequence):

@@ -109,6 +109,13 @@ def test_all_problems_at_once(client: httpx.Client, tmp_path: Path) -> None:
     assert [problem.get("where") for problem in found["problems"]] == ["cron", "spec.models.0"]
 
 
+def test_a_spec_of_very_many_levels(client: httpx.Client, tmp_path: Path) -> None:
+    spec: dict[str, Any] = a_schedule(tmp_path)["spec"]
+    for _ in range(400):
+        spec = {"models": spec}
+    error_of(client.post("/v1/schedules", json=a_schedule(tmp_path, spec=spec)), 422)
+
+
 @pytest.mark.parametrize(
     "change",
     [
