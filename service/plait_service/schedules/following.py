@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import or_, select
@@ -18,6 +18,8 @@ LOGGER: Final = logging.getLogger("plait.schedules")
 _BAD_ENDS: Final = tuple(
     state.value for state in JobState if state.is_final and state is not JobState.SUCCEEDED
 )
+RETRIED: Final = timedelta(days=30)
+"""A job that failed is followed for so long, in case that somebody retries it."""
 _LONGEST: Final = 2000
 
 
@@ -33,7 +35,9 @@ def follow(database: Database, moment: datetime) -> None:
             or_(
                 (TickRow.state == TickState.SUBMITTED)
                 & or_(JobRow.id.is_(None), JobRow.state.in_((JobState.SUCCEEDED, *_BAD_ENDS))),
-                (TickRow.state == TickState.FAILED) & JobRow.state.not_in(_BAD_ENDS),
+                (TickRow.state == TickState.FAILED)
+                & (TickRow.look > moment - RETRIED)
+                & JobRow.state.not_in(_BAD_ENDS),
             )
         )
         .order_by(TickRow.schedule, TickRow.due)
@@ -54,10 +58,10 @@ def _follow(database: Database, schedule: str, due: datetime, moment: datetime) 
         state, reason = _end_of(job)
         if state == tick.state:
             return
-        tick.state, tick.reason, tick.changed = state, reason, moment
+        tick.state, tick.reason, tick.changed, tick.look = state, reason, moment, moment
         request = ScheduleRequest.model_validate(row.settings)
         if state is TickState.SUCCEEDED and request.latest is not None:
-            tick.pointer, tick.look = DUE, moment
+            tick.pointer = DUE
     if state is TickState.FAILED:
         LOGGER.warning("schedule %s: the job of %s failed: %s", request.name, due.isoformat(), reason)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from plait.errors import NotFound, PlaitError, SpecInvalid, WrongState
 from plait.jobs import JobState
@@ -74,15 +74,17 @@ class Schedules:
 
     def all(self, team: str | None) -> list[Schedule]:
         """All of a team, by name."""
-        wanted = select(ScheduleRow).order_by(ScheduleRow.name, ScheduleRow.id)
+        tick = aliased(TickRow)
+        newest = select(func.max(tick.due)).where(tick.schedule == ScheduleRow.id).scalar_subquery()
+        wanted = (
+            select(ScheduleRow, TickRow)
+            .outerjoin(TickRow, (TickRow.schedule == ScheduleRow.id) & (TickRow.due == newest))
+            .order_by(ScheduleRow.name, ScheduleRow.id)
+        )
         if team is not None:
             wanted = wanted.where(ScheduleRow.team == team)
         with self._database.read() as session:
-            rows = session.scalars(wanted).all()
-            newest = select(TickRow.schedule, func.max(TickRow.due)).group_by(TickRow.schedule)
-            last = select(TickRow).where(tuple_(TickRow.schedule, TickRow.due).in_(newest))
-            ticks = {tick.schedule: tick for tick in session.scalars(last)}
-            return [_to_schedule(row, ticks.get(row.id)) for row in rows]
+            return [_to_schedule(row, last) for row, last in session.execute(wanted)]
 
     def get(self, number: str, team: str | None) -> Schedule:
         """One schedule."""
