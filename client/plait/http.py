@@ -81,6 +81,8 @@ def options(profile: Profile, timeout: float) -> dict[str, Any]:
         "base_url": profile.url,
         "headers": headers,
         "timeout": httpx.Timeout(timeout, connect=min(timeout, _CONNECT)),
+        # Whoever watches a job holds a connection. Idle ones end before the service's do (uvicorn: 5 s).
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3.0),
         "follow_redirects": False,
         "mounts": {f"all://{host}": None} if is_loopback(profile.host) else None,
         "verify": True if profile.ca_file is None else _trusted(profile.ca_file),

@@ -66,7 +66,8 @@ class Lines:
     def show(self, job: Job) -> None:
         """A state, or how far it is."""
         self._enter(job.state.value)
-        self._line(job.progress)
+        if not job.state.is_final:
+            self._line(job.progress)
 
     def _enter(self, state: str) -> None:
         if state != self._state:

@@ -28,6 +28,7 @@ from tests.support.scripted_service import (
 )
 
 from plait import MergeSpec
+from plait.cli.jobs import STATES
 from plait.errors import (
     Forbidden,
     IdempotencyConflict,
@@ -310,6 +311,9 @@ class TestWhatIsAsked:
         asked = "/v1/jobs?state=queued&state=failed&label=run%3Dnightly&output=s3%3A%2F%2Fmodels%2Fmerged"
         assert first == f"{asked}&after=2026-11-26T00%3A00%3A00%2B00%3A00&limit=200"
         assert last == f"{first}&cursor={JOB}"
+
+    def test_the_command_knows_all_states(self) -> None:
+        assert tuple(JobState) == STATES
 
     def test_a_state_that_is_none(self, client: Any) -> None:
         with pytest.raises(SpecInvalid, match="one of queued, planning"):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from plait.sse import MOST, EventDecoder, EventTooLarge, ServerEvent
 
 def cuts(data: bytes, at: Sequence[int]) -> list[bytes]:
     places = [0, *sorted(place % (len(data) + 1) for place in at), len(data)]
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(places)]
 
 
 def decoded(chunks: Sequence[bytes]) -> list[ServerEvent]:

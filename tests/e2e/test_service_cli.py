@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -331,6 +335,41 @@ class TestAJobThatRuns:
         goes_on = f"{number} goes on: see `plait watch {number}`, `plait cancel {number}`"
         assert (goes_on in said) == (waiting != "logs")
         assert only_json(plait("show", number, "--json"))["state"] == "planning"
+
+    def test_a_terminal_sees_a_bar_with_events_above_it(
+        self, played: App, plait: Plait, spec: Path, tmp_path: Path
+    ) -> None:
+        number = job_of(plait("submit", spec, "--detach"))
+        handle = next(iter(until(lambda: played.backend.drivers)))
+        mine, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+        variables = environment(tmp_path, PLAIT_URL=played.url, TERM="xterm")
+        process = subprocess.Popen(
+            [str(PLAIT), "watch", number], stderr=its, stdout=subprocess.PIPE, env=variables
+        )
+        os.close(its)
+        seen = b""
+
+        def sees(wanted: bytes) -> bool:
+            nonlocal seen
+            seen += os.read(mine, 1 << 16)
+            return wanted in seen
+
+        with process:
+            until(lambda: sees(f"{number} planning".encode()))
+            played.backend.say(
+                handle,
+                '{"kind": "planned", "parts": 8}',
+                '{"kind": "node-lost", "node": "n1"}',
+                '{"kind": "progress", "bytes_done": 5000000, "bytes_total": 10000000}',
+            )
+            until(lambda: sees(b"node-lost node=n1"))
+            until(lambda: sees(b"5.0/10.0 MB"))
+            played.backend.end(handle, 0, '{"status": "done"}')
+            assert process.wait(60) == 0
+            assert process.stdout is not None
+            assert process.stdout.read().decode().startswith(f"{number}: succeeded")
+        os.close(mine)
 
     def test_an_outcome_that_is_not_known(self, played: App, plait: Plait, spec: Path) -> None:
         number = job_of(plait("submit", spec, "--detach", "--attempts", "1"))
