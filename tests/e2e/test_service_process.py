@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from plait.jobs import JobState
 from tests.support.checkpoints import Family, make_family
 from tests.support.merging import digests, merge
-from tests.support.service import PLAIT, Service, events_of, final
+from tests.support.service import PLAIT, Service, events_of, final, held
 from tests.support.service_jobs import until
 
 SHAPES = {f"model.layers.{index}.up.weight": ("BF16", (100, 200)) for index in range(4)}
@@ -43,18 +42,6 @@ def submit(client: httpx.Client, spec: Any) -> str:
     answer = client.post("/v1/jobs", json={"spec": spec})
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
-
-
-def held(service: Service) -> psutil.Process:
-    """The Python of the one driver, stopped in the middle of what it does."""
-
-    def found() -> psutil.Process | None:
-        pythons = [each for each in service.drivers() if "-m" in each.cmdline()[:3]]
-        return pythons[0] if pythons else None
-
-    driver: psutil.Process = until(found)
-    driver.send_signal(signal.SIGSTOP)
-    return driver
 
 
 class Watch:

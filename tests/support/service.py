@@ -158,6 +158,18 @@ def final(client: httpx.Client, number: str, seconds: float = 60) -> Job:
     return job
 
 
+def held(service: Service) -> psutil.Process:
+    """The Python of the one driver that runs, stopped in the middle of what it does."""
+
+    def found() -> psutil.Process | None:
+        pythons = [each for each in service.drivers() if "-m" in each.cmdline()[:3]]
+        return pythons[0] if pythons else None
+
+    driver: psutil.Process = until(found)
+    driver.send_signal(signal.SIGSTOP)
+    return driver
+
+
 def events_of(text: str) -> Sequence[Mapping[str, str]]:
     """The events of a whole stream: each one's fields."""
     fields = (

@@ -64,7 +64,6 @@ class ErrorAnswer(BaseModel):
 
 
 _SAID: Final = {
-    400: "No HTTP request of ours",
     401: "No token, or none that is valid",
     403: "The token does not allow this",
     404: "No such thing, or another team's",
@@ -120,6 +119,8 @@ def install(app: FastAPI) -> None:
             return answer(NotFound("no such route"))
         if error.status_code == 405:
             return answer(WrongState("this route does not know the method"), status=405)
+        if error.status_code == 400:
+            return answer(SpecInvalid("the body of the request", expected="JSON, in UTF-8"))
         return answer(SpecInvalid(str(error.detail)), status=error.status_code)
 
     async def database(_request: Request, error: Exception) -> JSONResponse:

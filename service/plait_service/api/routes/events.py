@@ -19,6 +19,17 @@ _PING: Final = 15
 _RETRY: Final = 1000
 """Milliseconds after which a browser connects again."""
 
+_EVENT: Final = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+    "required": ["event", "data"],
+}
+
 
 @router.get(
     "/jobs/{job_id}/events",
@@ -26,7 +37,7 @@ _RETRY: Final = 1000
     responses={
         **responses(404, 422),
         200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"itemSchema": _EVENT}},
             "description": "`id`, `event` (its kind), `data` (a JobEvent); last comes `event: end`.",
         },
     },
