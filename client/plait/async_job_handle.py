@@ -184,11 +184,19 @@ class AsyncJobHandle:
                     async for chunk in chunks:
                         for line in feed.feed(chunk):
                             yield line
+                # A service that is shut down may end its answers, too.
+                if feed.is_live and not await self._is_over(feed.attempt):
+                    raise feed.cut()
             except Again as again:
                 await anyio.sleep(feed.broken(again))
             else:
                 for line in feed.end():
                     yield line
+
+    async def _is_over(self, attempt: int) -> bool:
+        """Whether a driver has ended."""
+        job = await self.refresh()
+        return job.state.is_final or any(each.number == attempt and each.ended for each in job.attempts)
 
     async def _stream(
         self, call: Call[Any], opened: Callable[[], None], silence: float

@@ -120,24 +120,31 @@ class LogFeed(_Followed):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(patience, clock)
-        self._job, self._attempt, self._follow, self._tail = job, attempt, follow, tail
+        self._job, self.attempt, self._follow, self._tail = job, attempt, follow, tail
         self._held: deque[str] | None = None if tail is None else deque(maxlen=tail)
         self._seen = self._skip = 0
         self._rest = b""
         self.ended = False
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the connection lasts for as long as the driver does, unless it ends too early."""
+        return self._follow and self._held is None
+
+    def cut(self) -> Again:
+        """The connection ended, and the driver did not."""
+        return Again(ServiceUnavailable("the log broke off", where=f"/v1/jobs/{self._job}/logs"))
+
     def call(self) -> Call[None]:
         """The next connection to make."""
-        if (
-            self._held is not None
-        ):  # nothing was told yet: from the beginning, as the end may be elsewhere now
+        if self._held is not None:
+            # Nothing was told yet: from the beginning, as the end may be elsewhere now.
             self._held.clear()
             self._seen, self._rest = 0, b""
         self._skip = self._seen
-        follows = self._follow and self._held is None
         # What is to be followed must be counted from its first byte.
         tail = self._tail if self._held is not None and not self._follow else None
-        return logs(self._job, attempt=self._attempt, tail=tail, follow=follows)
+        return logs(self._job, attempt=self.attempt, tail=tail, follow=self.is_live)
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         """The lines that these bytes complete, without their ends."""

@@ -232,10 +232,18 @@ class JobHandle:
             try:
                 for chunk in self._stream(call, feed.opened, LOG_SILENCE):
                     yield from feed.feed(chunk)
+                # A service that is shut down may end its answers, too.
+                if feed.is_live and not self._is_over(feed.attempt):
+                    raise feed.cut()
             except Again as again:
                 time.sleep(feed.broken(again))
             else:
                 yield from feed.end()
+
+    def _is_over(self, attempt: int) -> bool:
+        """Whether a driver has ended."""
+        job = self.refresh()
+        return job.state.is_final or any(each.number == attempt and each.ended for each in job.attempts)
 
     def _stream(self, call: Call[Any], opened: Callable[[], None], silence: float) -> Iterator[bytes]:
         """The bytes of an answer as they come.

@@ -247,6 +247,7 @@ class TestLogs:
         self, handle: Any, service: ScriptedService
     ) -> None:
         one, two = job("running", attempts=attempts(None)), job("running", attempts=attempts("lost", None))
+        over = job("failed", attempts=attempts("lost", "failed"))
         service.will(
             good(job()),
             pieces(EVENTS[0], event(2, "state", state="planning"), END),
@@ -256,8 +257,9 @@ class TestLogs:
             text(b"a\nb\nc\n", then=cut),
             text(b"a\nb\nc\nd"),
             good(two),
+            good(two),
             text(b"e\n"),
-            good(job("failed", attempts=attempts("lost", "failed"))),
+            *[good(over)] * 2,
         )
         assert list(handle.logs(follow=True)) == ["a", "b", "c", "d", "e"]
         asked = [path for path in paths(service) if path.startswith("/logs")]
@@ -270,9 +272,15 @@ class TestLogs:
             text(b"a\nb\nc\nd"),
             text(b"a\nb\nc\nd", then=cut),
             text(b"a\nb\nc\nde\nf\n"),
-            good(job("succeeded", attempts=attempts("succeeded"))),
+            *[good(job("succeeded", attempts=attempts("succeeded")))] * 2,
         )
         assert list(handle.logs(follow=True, tail=2)) == ["b", "c", "de", "f"]
+
+    def test_followed_over_a_restart_of_the_service(self, handle: Any, service: ScriptedService) -> None:
+        going = job("running", attempts=attempts(None))
+        over = job("succeeded", attempts=attempts("succeeded"))
+        service.will(good(going), text(b"a\n"), good(going), text(b"a\nb\n"), *[good(over)] * 2)
+        assert list(handle.logs(follow=True)) == ["a", "b"]
 
     def test_a_job_that_ends_before_a_driver_was_started(self, handle: Any, service: ScriptedService) -> None:
         service.will(good(job("cancelled")))

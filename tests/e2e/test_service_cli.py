@@ -200,6 +200,26 @@ class TestSubmit:
         assert done.stderr.startswith("spec-invalid: ")
 
 
+def test_waiting_outlives_the_service(spec: Path, tmp_path: Path) -> None:
+    with Service(tmp_path / "restarted") as service:
+        process = subprocess.Popen(
+            [str(PLAIT), "submit", str(spec), "--wait", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(tmp_path, PLAIT_URL=service.url),
+        )
+        with process:
+            assert process.stderr is not None
+            process.stderr.readline()
+            for end in (service.kill, service.stop):
+                end()
+                service.start()
+            said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert json.loads(said)["status"] == "succeeded"
+
+
 class TestJobs:
     def test_list_and_show(self, plait: Plait, spec: Path, family: Family) -> None:
         label = f"test={family.root.name}"
