@@ -11,7 +11,7 @@ import unicodedata
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from plait.uri import UriError, parse_glob, parse_uri
+from plait.uri import UriError, mask_secrets, parse_glob, parse_uri
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
@@ -104,6 +104,8 @@ def _parts(text: str, pattern: bool) -> str | None:
 def _path(path: str, pattern: bool) -> str | None:
     if "#" in path or ("?" in path and not pattern):
         return "has a query or a fragment"
+    if mask_secrets(path) != path:  # of a signed URL: as a pattern it would be kept with the job
+        return "has a query with a secret"
     segments = path.removesuffix("/").split("/") if path else []
     if "" in segments:
         return "has an empty segment"
