@@ -124,8 +124,9 @@ class Cell:
     """The same in the output of a notebook's cell, which is replaced from time to time. Needs no widgets."""
 
     def __init__(self, bar: Bar, inner: View) -> None:
-        from IPython.display import display  # type: ignore[import-not-found, unused-ignore]
+        import IPython.display  # type: ignore[import-not-found, unused-ignore]
 
+        display: Any = IPython.display.display  # has types in some versions, in others none
         self._bar, self._inner = bar, inner
         self._drawn = time.monotonic()
         self._display: Any = display(bar, display_id=True)

@@ -91,7 +91,7 @@ def test_metrics_for_prometheus(ray_job: RayJob, ray_driver: RayCluster) -> None
                     for sample in family.samples:
                         if sample.name.startswith("ray_plait_") and sample.labels.get("job") in (None, job):
                             found[sample.name] = found.get(sample.name, 0.0) + sample.value
-        return METRICS <= found.keys()
+        return found.keys() >= METRICS
 
     with proxied(ray_job, AtPart(PARTS - 6, lambda: until(is_shown), pause=PAUSE)) as proxy:
         watched = Watched(ray_job.by_way_of(proxy, timeout=120))

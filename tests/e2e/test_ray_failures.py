@@ -39,7 +39,9 @@ def test_a_worker_is_killed(ray_job: RayJob, ray_driver: RayCluster) -> None:
     with proxied(ray_job, at) as proxy:
         watched = Watched(ray_job.by_way_of(proxy))
         run_and_check(ray_job, watched)
-    assert [event["found"] for event in watched.events if event["kind"] == "worker-lost"] == ["its process died"]
+    assert [event["found"] for event in watched.events if event["kind"] == "worker-lost"] == [
+        "its process died"
+    ]
 
 
 def test_all_workers_are_killed_again_and_again(ray_job: RayJob, ray_driver: RayCluster) -> None:

@@ -18,11 +18,12 @@ from plait.errors import WrongState
 from plait.jobs import Job, JobState
 from plait_service.driver import Driver
 from tests.support.checkpoints import Family, make_family
+from tests.support.fault_table import SERVICE, RecordProperty, note
 from tests.support.merging import budget_for, digests, prepared_of
 from tests.support.service import Service
 
 SHAPES = {"a": ("BF16", (300, 300)), "b": ("F32", (1000,))}
-GOOD, WRONG, CANCELLED = "good", "wrong", "cancelled"
+GOOD, WRONG, CANCELLED = "a merge", "a merge of what is not there", "a merge that is cancelled"
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Crowd:
                 job.cancel()
 
 
-def kill_and_see(folder: Path, kills: int, open_at_once: int, seed: int) -> Counter[str]:
+def kill_and_see(folder: Path, kills: int, open_at_once: int, seed: int) -> list[tuple[str, str]]:
     moments = random.Random(seed)
     family = make_family(folder / "models", SHAPES)
     prepared = prepared_of(family.spec(output=str(folder / "alone"), part_size="64KiB"))
@@ -85,11 +86,11 @@ def kill_and_see(folder: Path, kills: int, open_at_once: int, seed: int) -> Coun
         logs = service.attempt_logs()
     for number, job in found.items():
         check(job, crowd.expected[number], logs, folder / "alone")
-    return Counter(f"{crowd.expected[number]}: {job.state.value}" for number, job in found.items())
+    return [(crowd.expected[number], job.state.value) for number, job in found.items()]
 
 
 def check(job: Job, kind: str, logs: dict[str, str], alone: Path) -> None:
-    """The right state; one attempt, as its driver outlives the service; and one commit, of the right bytes."""
+    """The right state; one attempt, as its driver outlives the service; one commit, of the right bytes."""
     right = {
         GOOD: {JobState.SUCCEEDED},
         WRONG: {JobState.FAILED},
@@ -115,15 +116,16 @@ def check(job: Job, kind: str, logs: dict[str, str], alone: Path) -> None:
         assert job.error.kind == "source-missing"
 
 
-def test_killed_again_and_again(tmp_path: Path) -> None:
+def test_killed_again_and_again(tmp_path: Path, record_property: RecordProperty) -> None:
     outcomes = kill_and_see(tmp_path, kills=6, open_at_once=8, seed=0)
-    assert outcomes["good: succeeded"] >= 3
-    assert outcomes["wrong: failed"] >= 1
+    note(record_property, outcomes, title=SERVICE)
+    assert outcomes.count((GOOD, "succeeded")) >= 3
+    assert (WRONG, "failed") in outcomes
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1200)
-def test_killed_30_times_with_20_jobs_in_flight(tmp_path: Path) -> None:
+def test_killed_30_times_with_20_jobs_in_flight(tmp_path: Path, record_property: RecordProperty) -> None:
     outcomes = kill_and_see(tmp_path, kills=30, open_at_once=20, seed=1)
-    print("\n".join(f"{name}: {count}" for name, count in sorted(outcomes.items())))
-    assert outcomes.total() >= 30
+    note(record_property, outcomes, title=SERVICE)
+    assert len(outcomes) >= 30

@@ -13,6 +13,7 @@ import pytest
 PROPERTY = "faults"
 S3 = "faults between the merge and S3"
 CLUSTER = "what befell a merge on a cluster"
+SERVICE = "jobs of a service that was killed again and again"
 
 
 RecordProperty = Callable[[str, object], None]

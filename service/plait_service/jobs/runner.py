@@ -13,7 +13,6 @@ changes nothing, and a log is read again from where the last transaction left it
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -28,6 +27,7 @@ from plait_service.jobs.backends.base import MOST_AT_ONCE, Backend, DriverReques
 from plait_service.jobs.database import Database
 from plait_service.jobs.driver_log import read_piece
 from plait_service.jobs.endings import apply_events, ended, fail
+from plait_service.jobs.loop import Loop
 from plait_service.jobs.records import now, transition
 from plait_service.jobs.tables import AttemptRow, JobRow
 
@@ -44,7 +44,7 @@ _CANDIDATES: Final = 200
 ACTIVE: Final = tuple(state.value for state in JobState if state.is_active)
 
 
-class Runner:
+class Runner(Loop):
     """Runs the jobs of a database.
 
     Args:
@@ -64,49 +64,22 @@ class Runner:
         options: Sequence[str] = (),
         on_change: Callable[[str, JobState], None] = lambda _job, _state: None,
     ) -> None:
+        super().__init__("plait-runner")
         self._database = database
         self._backend = backend
         self._slots = slots
         self._options = tuple(options)
         self._on_change = on_change
-        self._woken = threading.Event()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="plait-runner", daemon=True)
         self._stopping: dict[str, float] = {}
-        self.beat = time.monotonic()
-        """When the thread last went round: for /readyz."""
 
     @property
     def backend(self) -> Backend:
         """Where its drivers run."""
         return self._backend
 
-    def start(self) -> None:
-        """Begin; drivers that run already are found again."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look now: there is a new job, or one to cancel."""
-        self._woken.set()
-
-    def stop(self) -> None:
-        """Stop looking. Drivers go on, and the next service finds them."""
-        self._ended.set()
-        self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            self._woken.clear()
-            busy = False
-            try:
-                busy = self.step()
-            except Exception:
-                LOGGER.exception("the runner went wrong, and goes on")
-            self.beat = time.monotonic()
-            self._ended.wait(LEAST)
-            self._woken.wait(BUSY if busy else IDLE)
+    def go_round(self) -> float:
+        """See :class:`Loop`."""
+        return BUSY if self.step() else IDLE
 
     def step(self) -> bool:
         """Follow all drivers, and begin what may begin; whether any driver runs."""

@@ -14,8 +14,6 @@ service on the same database, make none twice and lose none.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -24,6 +22,7 @@ from typing import Final
 
 from plait_service.api.settings import Settings
 from plait_service.jobs.database import Database
+from plait_service.jobs.loop import Loop
 from plait_service.jobs.records import now
 from plait_service.schedules.following import follow
 from plait_service.schedules.looking import impatient
@@ -36,7 +35,7 @@ _THREADS: Final = 8
 _KEPT_STORES: Final = 32
 
 
-class Scheduler:
+class Scheduler(Loop):
     """Runs the schedules of a database.
 
     Args:
@@ -55,6 +54,7 @@ class Scheduler:
         wake: Callable[[], None] = lambda: None,
         every: float = 1.0,
     ) -> None:
+        super().__init__("plait-scheduler")
         self._database = database
         self._settings = settings
         self._clock = clock
@@ -63,36 +63,11 @@ class Scheduler:
         # A client of S3 takes a fifth of a second to make.
         self._opener = lru_cache(maxsize=_KEPT_STORES)(impatient)
         self._submitter = Submitter(database, settings, self._opener)
-        self._woken = threading.Event()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="plait-scheduler", daemon=True)
-        self.beat = time.monotonic()
-        """When the thread last went round."""
 
-    def start(self) -> None:
-        """Begin; what was due meanwhile is noticed first."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look now: a schedule was changed, or is to run."""
-        self._woken.set()
-
-    def stop(self) -> None:
-        """Stop looking, after the step that is under way. Jobs go on."""
-        self._ended.set()
-        self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            self._woken.clear()
-            try:
-                self.step(self._clock())
-            except Exception:
-                LOGGER.exception("the scheduler went wrong, and goes on")
-            self.beat = time.monotonic()
-            self._woken.wait(self._every)
+    def go_round(self) -> float:
+        """See :class:`Loop`."""
+        self.step(self._clock())
+        return self._every
 
     def step(self, moment: datetime) -> None:
         """All that is to be done at a moment. Several may run at once, on one database."""
