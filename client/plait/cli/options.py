@@ -98,7 +98,7 @@ _SPEC_OPTIONS: tuple[Any, ...] = (
     click.option(
         "--workers",
         type=click.IntRange(min=1),
-        help="Units side by side; default: one a processor, four for stores over a network. "
+        help="Units side by side; default: one a processor, two for stores over a network. "
         "On a cluster: workers; default: one a node.",
     ),
     click.option(
