@@ -8,6 +8,8 @@ import time
 from typing import Final
 
 LOGGER: Final = logging.getLogger("plait.service")
+LEAST: Final = 0.05
+"""Seconds between two rounds, however often it is woken meanwhile."""
 _JOIN: Final = 10.0
 """Seconds that a round may take to end."""
 
@@ -54,4 +56,5 @@ class Loop:
             except Exception:
                 LOGGER.exception("%s went wrong, and goes on", self._thread.name)
             self.beat = time.monotonic()
+            self._ended.wait(LEAST)
             self._woken.wait(pause)

@@ -32,8 +32,6 @@ from plait_service.jobs.records import now, transition
 from plait_service.jobs.tables import AttemptRow, JobRow
 
 LOGGER: Final = logging.getLogger("plait.service")
-LEAST: Final = 0.05
-"""Seconds between two looks, however many jobs are submitted meanwhile."""
 BUSY: Final = 0.2
 IDLE: Final = 1.0
 """Seconds between two looks while drivers run, and while none does."""
