@@ -6,6 +6,7 @@ Started by service.py, with what it is to do as JSON on standard input; what it 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import random
@@ -156,6 +157,7 @@ async def watch(wanted: Wanted) -> dict[str, Any]:
 def main() -> None:
     """Do what standard input says."""
     tasks: dict[str, Callable[[Wanted], Coroutine[Any, Any, dict[str, Any]]]] = {"load": load, "watch": watch}
+    gc.disable()  # a collection here would count as the service's
     print(json.dumps(asyncio.run(tasks[sys.argv[1]](json.load(sys.stdin)))), flush=True)
 
 
