@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster_nodes import busy
 from common import DATA, HERE, Figure, note, parser_of, report
 from service_process import Serving
 from service_rows import TEAMS, PlayedDriver, fill, token_of
@@ -45,7 +43,7 @@ class Bench:
         """Have clients do it, in a process of their own; with the processor time that the service took."""
         self._runs += 1
         wanted = {**self._common, "first": self._runs * _FIRST, **wanted}
-        before, began, clients = self.service.cpu_seconds(), busy(), _of_children()
+        before = self.service.cpu_seconds()
         done = subprocess.run(
             [sys.executable, str(HERE / "service_clients.py"), "load"],
             input=json.dumps(wanted),
@@ -55,15 +53,7 @@ class Bench:
         )
         found: dict[str, Any] = json.loads(done.stdout)
         found["cpu"] = self.service.cpu_seconds() - before
-        others = busy() - began - found["cpu"] - (_of_children() - clients)
-        found["others"] = max(0.0, others) / found["seconds"]
-        note(f"of the processors, others took {found['others']:.2f}")
         return found
-
-
-def _of_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def load(options: argparse.Namespace) -> list[Figure]:
@@ -151,10 +141,7 @@ def _details(found: dict[str, Any]) -> dict[str, Any]:
     by_form: dict[str, list[float]] = defaultdict(list)
     for what, seconds in found["seen"]:
         by_form[what].append(seconds)
-    forms = {
-        what: {"requests": len(times), "shown": _shown(sorted(times))} for what, times in by_form.items()
-    }
-    return {"processors that others took": found["others"], **forms}
+    return {what: {"requests": len(times), "shown": _shown(sorted(times))} for what, times in by_form.items()}
 
 
 def watchers(options: argparse.Namespace) -> list[Figure]:
