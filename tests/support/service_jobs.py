@@ -20,7 +20,9 @@ def database_at(folder: Path) -> Database:
     return database
 
 
-def submission(output: str = "/out", *, team: str = "blue", key: str | None = None, **request: Any) -> Submission:
+def submission(
+    output: str = "/out", *, team: str = "blue", key: str | None = None, **request: Any
+) -> Submission:
     kind = request.pop("kind", JobKind.MERGE)
     spec = request.pop("spec", {"models": ["/a", "/b"], "method": {"name": "average"}, "output": output})
     return Submission(
