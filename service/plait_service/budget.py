@@ -23,7 +23,7 @@ CACHE_SHARE: Final = 8 << 20
 MAX_STEP: Final = 1 << 20
 REMOTE_FACTOR: Final = 2
 """Units side by side on each processor where answers come over a network: one reads while another sends its
-part, and each reads K + 1 streams at once. Four took more of the processors on both sides, and were slower."""
+part, and each reads K + 1 streams at once. Four took more of both sides' processors, and were slower."""
 DEFAULT_CAP: Final = 4 * 10**9
 CGROUPS: Final = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ from plait_service.api.settings import Settings
 
 GRACE: Final = 5
 """Seconds that open requests have to end."""
+_SWITCH: Final = 0.0005
+"""Seconds for which a thread keeps the interpreter while others want it: with Python's 5 ms, short requests
+wait for each other."""
 
 
 def serve(settings: Settings, *, proxies: Sequence[str], debug: bool, say: Callable[[str], None]) -> None:
@@ -67,6 +71,7 @@ def serve(settings: Settings, *, proxies: Sequence[str], debug: bool, say: Calla
         # A full collection looks at all that was imported, for 90 ms in which nothing is answered.
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(_SWITCH)
         server.run(sockets=[bound])
     if not server.started:
         raise SpecInvalid(

@@ -15,6 +15,7 @@ from plait.errors import NotFound, PlaitError, SpecInvalid
 from plait.jobs import JOB_ID, LABEL, MAX_LABELS, Job, JobKind, JobPage, JobRequest, JobState
 from plait.uri import UriError, parse_uri
 from plait_service.api.access import Reader, Submitter
+from plait_service.api.answers import answer_of
 from plait_service.api.audit import address_of, entry
 from plait_service.api.logs import LogResponse, Unfinished, follow, tail_of
 from plait_service.api.principal import Principal
@@ -49,21 +50,17 @@ _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
 @router.post(
     "/jobs", status_code=202, response_model=Job, responses={**responses(409, 413, 422), **_ACCEPTED}
 )
-def submit(
-    body: JobRequest, who: Submitter, has: Has, request: Request, response: Response, key: Key = None
-) -> Job:
+def submit(body: JobRequest, who: Submitter, has: Has, request: Request, key: Key = None) -> Response:
     """Submit a merge. It is validated and authorised now, and planned as its first step."""
-    return _submit(body, who, has, request, response, key, JobKind.MERGE)
+    return _submit(body, who, has, request, key, JobKind.MERGE)
 
 
 @router.post(
     "/plans", status_code=202, response_model=Job, responses={**responses(409, 413, 422), **_ACCEPTED}
 )
-def plan(
-    body: JobRequest, who: Submitter, has: Has, request: Request, response: Response, key: Key = None
-) -> Job:
+def plan(body: JobRequest, who: Submitter, has: Has, request: Request, key: Key = None) -> Response:
     """Submit a dry run: a job that only plans, and ends with the plan or with all of its problems."""
-    return _submit(body, who, has, request, response, key, JobKind.PLAN)
+    return _submit(body, who, has, request, key, JobKind.PLAN)
 
 
 def _submit(
@@ -71,10 +68,9 @@ def _submit(
     who: Principal,
     has: Services,
     request: Request,
-    response: Response,
     key: str | None,
     kind: JobKind,
-) -> Job:
+) -> Response:
     address = address_of(request)
     try:
         submission = submission_of(body, who, has.settings, kind=kind, key=key)
@@ -87,9 +83,8 @@ def _submit(
         raise
     if is_new:
         has.runner.wake()
-    response.status_code = 202 if is_new else 200
-    response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
-    return job
+    place = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
+    return answer_of(job, 202 if is_new else 200, {"Location": place})
 
 
 @router.get("/jobs", response_model=JobPage, responses=responses(422))
@@ -107,7 +102,7 @@ def list_jobs(
     before: Annotated[datetime | None, Query(description="Submitted before")] = None,
     cursor: Annotated[str | None, Query(pattern=JOB_ID, description="`next` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_IN_PAGE)] = 50,
-) -> JobPage:
+) -> Response:
     """Jobs of the token's team, newest first."""
     wanted = Filter(
         team=who.sees,
@@ -118,13 +113,13 @@ def list_jobs(
         after=_utc(after),
         before=_utc(before),
     )
-    return has.jobs.page(wanted, cursor=cursor, limit=limit)
+    return answer_of(has.jobs.page(wanted, cursor=cursor, limit=limit))
 
 
 @router.get("/jobs/{job_id}", response_model=Job, responses=responses(404, 422))
-def get_job(job_id: JobId, who: Reader, has: Has) -> Job:
+def get_job(job_id: JobId, who: Reader, has: Has) -> Response:
     """A job as it is now."""
-    return has.jobs.get(job_id, who.sees)
+    return answer_of(has.jobs.get(job_id, who.sees))
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=Job, responses=responses(404, 409, 422))
