@@ -37,7 +37,8 @@ IDLE: Final = 1.0
 """Seconds between two looks while drivers run, and while none does."""
 PATIENCE_TO_STOP: Final = timedelta(seconds=15)
 """From asking a driver to end to ending it."""
-_CANDIDATES: Final = 200
+_AT_ONCE: Final = 200
+"""Jobs that wait, read in pieces until there are as many as may begin."""
 
 ACTIVE: Final = tuple(state.value for state in JobState if state.is_active)
 
@@ -106,32 +107,32 @@ class Runner(Loop):
 
     def _next(self) -> list[str]:
         """Who begins now: by priority, then age; never two that write to one place."""
+        chosen: list[str] = []
         with self._database.read() as session:
             working = session.execute(
                 select(JobRow.kind, JobRow.output).where(JobRow.state.in_(ACTIVE))
             ).all()
-            if len(working) >= self._slots:
+            room = self._slots - len(working)
+            if room <= 0:
                 return []
-            waiting = session.execute(
+            taken = [output for kind, output in working if kind == JobKind.MERGE]
+            moment = now()
+            waiting = (
                 select(JobRow.id, JobRow.kind, JobRow.output, JobRow.not_before)
                 .where(JobRow.state == JobState.QUEUED)
                 .order_by(JobRow.priority.desc(), JobRow.id)
-                .limit(_CANDIDATES)
-            ).all()
-        room = self._slots - len(working)
-        taken = [output for kind, output in working if kind == JobKind.MERGE]
-        chosen: list[str] = []
-        moment = now()
-        for job, kind, output, not_before in waiting:
-            if len(chosen) >= room:
-                break
-            if not_before is not None and not_before > moment:
-                continue
-            if kind == JobKind.MERGE:
-                if any(overlap(output, other) for other in taken):
+                .execution_options(yield_per=_AT_ONCE)
+            )
+            for job, kind, output, not_before in session.execute(waiting):
+                if not_before is not None and not_before > moment:
                     continue
-                taken.append(output)
-            chosen.append(job)
+                if kind == JobKind.MERGE:
+                    if any(overlap(output, other) for other in taken):
+                        continue
+                    taken.append(output)
+                chosen.append(job)
+                if len(chosen) == room:
+                    break
         return chosen
 
     def _begin(self, job: str) -> None:

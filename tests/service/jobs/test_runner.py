@@ -150,6 +150,12 @@ class TestTheQueue:
         assert bench.working() == {same, other}
         assert bench.state(below) is JobState.QUEUED
 
+    def test_very_many_that_wait_for_one_output_hold_up_nobody(self, bench: Bench) -> None:
+        same = [bench.submit("/out/same") for _ in range(runner_module._AT_ONCE + 10)]
+        other = bench.submit("/out/other", priority=-100)
+        bench.step()
+        assert bench.working() == {same[0], other}
+
     def test_plans_do_not_wait_for_merges(self, bench: Bench) -> None:
         merge, plan = bench.submit("/out"), bench.submit("/out", kind=JobKind.PLAN)
         bench.step()
