@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints import make_headers, model_names
+from checkpoints import fill, make_headers, model_names
 from cluster_driver import driver
 from cluster_network import FRAME, MBIT, PAYLOAD
 from cluster_nodes import Cluster, Said, busy
@@ -55,18 +56,27 @@ class Timing:
 class Bench:
     """The merge that all of them do: parts of one tensor each, of sources that read as zeros."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, *, filled: bool = False) -> None:
         self.part = options.part << 10
         self.parts = options.parts
-        self.folder: Path = DATA / f"cluster-{options.part}-{options.parts}"
+        self.output = ""
+        self.folder: Path = DATA / f"cluster-{options.part}-{options.parts}{'-filled' if filled else ''}"
         # What is merged before the clock starts comes on top.
         make_headers(self.folder, options.parts + 100, MODELS, 1, (self.part // 2048, 1024))
+        if filled:
+            fill(self.folder)
 
     def wanted(self, workers: int, timed: int | None = None) -> dict[str, Any]:
-        """For cluster_merge.py: a merge into a place of its own."""
+        """For cluster_merge.py: a merge into a place of its own, ``output``."""
         spec = spec_of(model_names(MODELS), shard_size=self.part)
-        spec = spec.replace(f"s3://{OUT}/merged", f"s3://{OUT}/{uuid.uuid4().hex}")
+        self.output = f"{OUT}/{uuid.uuid4().hex}"
+        spec = spec.replace(f"s3://{OUT}/merged", f"s3://{self.output}")
         return {"spec": spec, "workers": workers, "timed": timed}
+
+    def digests(self, cluster: Cluster) -> list[list[str]]:
+        """SHA-256 of each part that the last merge made, file by file, from its manifest."""
+        manifest = json.loads(cluster.fetch(f"{self.output}/plait.json"))
+        return [shard["sha256"] for shard in manifest["shards"]]
 
     def of_card(self, timing: Timing, rate: float) -> float:
         """What was read, with the headers of TCP and below, as a share of what one card lets through."""
@@ -130,20 +140,23 @@ def scaling(options: argparse.Namespace) -> list[Figure]:
 
 def failures(options: argparse.Namespace) -> list[Figure]:
     """One of three nodes is killed half-way; then one goes silent."""
-    bench, rate = Bench(options), options.rate * MBIT
+    bench, rate = Bench(options, filled=True), options.rate * MBIT
     with Cluster(bench.folder) as cluster:
         cluster.add_nodes(3, rate)
         killed, said = _strike(bench, cluster, "node-2", cluster.nodes["node-2"].kill)
         end = next(line for line in said if line["kind"] == "end")
         half = next(line for line in said if line["kind"] == "half")
         seconds = end["time"] - killed
+        after_kill = bench.digests(cluster)
         note(f"killed: {half['parts']} parts left, {seconds:.1f} s")
         rest = bench.timed(cluster, 2, half["parts"])
         note(f"two nodes: {rest.parts} parts, {rest.seconds:.1f} s")
+        unharmed = bench.digests(cluster)
         lost = _after(said, killed)
         cluster.add_nodes(1, rate)
         cut, said = _strike(bench, cluster, "node-3", cluster.nodes["node-3"].cut)
         noticed = _after(said, cut)
+        after_cut = bench.digests(cluster)
         finished = next(line for line in said if line["kind"] == "end")["time"] - cut
     ratio = seconds / rest.seconds * rest.parts / half["parts"]
     return [
@@ -168,6 +181,12 @@ def failures(options: argparse.Namespace) -> list[Figure]:
             details={"events after it": noticed},
         ),
         Figure(what="the merge with it finished after", value=f"{finished:.1f} s"),
+        Figure(
+            what=f"after kill and cut, SHA-256 of all {sum(map(len, unharmed))} parts",
+            value="the same" if after_kill == after_cut == unharmed else "DIFFERENT",
+            limit="the same",
+            met=after_kill == after_cut == unharmed,
+        ),
     ]
 
 

@@ -141,6 +141,13 @@ class Cluster:
             raise RuntimeError(f"the merge ended with {child.returncode}: {said[-3:]}")
         return said
 
+    def fetch(self, path: str) -> bytes:
+        """A small object on the server, as the head sees it."""
+        script = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1]).read().decode())"
+        asked = self._head.start([sys.executable, "-c", script, f"{self.server.endpoint}/{path}"])
+        said, _ = asked.communicate(timeout=_UP_WITHIN)
+        return said.encode()
+
     def close(self) -> None:
         """End all, and remove what it left."""
         self._network.close()
