@@ -26,6 +26,7 @@ T = TypeVar("T")
 _CONNECT: Final = 10.0
 """Seconds for a connection, unless the timeout is shorter."""
 _BUSY: Final = frozenset({429, 502, 503, 504})
+_WHERE: Final = ". Is `plait serve` running there? PLAIT_URL, or a profile, says where to ask"
 _NOT_BEGUN: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """The request did not go out."""
 
@@ -190,7 +191,7 @@ def gave_up(again: Again, seconds: float) -> PlaitError:
     error = again.error
     if isinstance(error, ServiceUnavailable | TooManyRequests) and error.hint is None:
         after = "" if again.after is None else f"; it asks to wait {again.after:.0f} s"
-        error.hint = f"Tried for {seconds:.0f} s{after}"
+        error.hint = f"Tried for {seconds:.0f} s{after or _WHERE}"
     return error
 
 

@@ -17,7 +17,7 @@ def build_card(plan: Plan, records: Mapping[Unit, PartRecord]) -> bytes:
     lines = ["---", "library_name: transformers", "tags:", "- merge", "- plait", "---", ""]
     lines += ["# Merged model", ""]
     lines += [
-        f"Made by [Plait](https://pypi.org/project/plait/) {__version__}: {plan.law}, seed {spec.seed}.",
+        f"Made by Plait {__version__}: {plan.law}, seed {spec.seed}.",
         "",
     ]
     lines += [f"{plan.num_parameters:,} parameters in {len(job.tensors)} tensors."]

@@ -144,6 +144,13 @@ class TestWhatIsTypedWrong:
         assert done.stderr.count("\n") <= 3
         assert done.stdout == ""
 
+    @pytest.mark.parametrize("group", [(), ("token",), ("schedule",)])
+    def test_a_group_without_a_command_shows_its_help(self, group: tuple[str, ...]) -> None:
+        done = plait(*group)
+        assert done.returncode == 2
+        assert done.stderr.startswith("Usage: plait")
+        assert "Commands:" in done.stderr
+
     def test_with_json_the_error_is_json_too_and_debug_adds_a_traceback(self, spec: Path) -> None:
         done = plait("merge", spec, "--json", "--debug", "--set", "method.resample=-1")
         assert done.returncode == 2

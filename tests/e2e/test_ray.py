@@ -98,9 +98,9 @@ def test_metrics_for_prometheus(ray_job: RayJob, ray_driver: RayCluster) -> None
         job = watched.fingerprint[:12]
         watched.run()
     ray_job.check()
-    assert 0 < found["ray_plait_bytes_written_total"] <= sum(map(len, ray_job.expected.values()))
-    assert found["ray_plait_bytes_read_total"] > found["ray_plait_bytes_written_total"]
-    assert 0 < found["ray_plait_units_done_total"] <= PARTS
+    # Of all merges of this fingerprint that the nodes have seen: other tests', too.
+    assert found["ray_plait_bytes_read_total"] > found["ray_plait_bytes_written_total"] > 0
+    assert found["ray_plait_units_done_total"] > 0
     assert found["ray_plait_phase_seconds_total"] > 0
 
 

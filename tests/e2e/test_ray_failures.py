@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.ray_merge import PARTS, QUICK, AtPart, RayJob, Watched, kill,
 from tests.support.s3_faults import Kind
 from tests.support.s3_labels import Label
 
+NO_COPIES = {"deadline": 1e6, "straggler": 1e6, "unknown": 1e6}
 PATIENT = Policy(silence=4.0, straggler=1e6, unknown=1e6)
 """Nothing is done twice but what a silent worker had."""
 PAUSE = 0.3
@@ -166,7 +168,7 @@ def test_a_part_that_fails_everywhere_ends_it_with_its_cause(ray_job: RayJob, ra
         Kind.INTERNAL if label.operation == "UploadPart" and "00004-of" in label.key else None
     )
     with proxied(ray_job, choose=broken) as proxy:
-        watched = Watched(ray_job.by_way_of(proxy, patience=1))
+        watched = Watched(ray_job.by_way_of(proxy, patience=1), policy=replace(QUICK, **NO_COPIES))
         with fails("store-unavailable") as failed:
             watched.run()
     assert "00004-of" in str(failed.value)

@@ -151,6 +151,11 @@ class TestWhatItCannotHave:
             service.kill()
             service.start()  # a service that was killed left nothing in the way
 
+    def test_an_option_of_merges_that_is_none(self, folder: Path) -> None:
+        said = refused("--folder", folder, "--port", "0", "--merge-option=--bogus=1")
+        assert "spec-invalid: No such option" in said
+        assert "--bogus" in said
+
     def test_a_port_that_is_taken(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]

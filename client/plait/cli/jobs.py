@@ -23,7 +23,7 @@ STATES = ("queued", "planning", "running", "committing", "succeeded", "failed", 
 @click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Any of these.")
 @labels_option
 @click.option("--output", metavar="URI", help="Where the result goes.")
-@click.option("--schedule", metavar="ID", help="That submitted them.")
+@click.option("--schedule", metavar="SCHEDULE", help="That submitted them; a name or an id.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most jobs to list.")
 @service_options
 def list_jobs(
@@ -41,10 +41,12 @@ def list_jobs(
     from plait import calls
     from plait.asking import filters
     from plait.cli import job_text
+    from plait.cli.schedule import schedule_id
     from plait.client import MOST_IN_PAGE
 
-    wanted = filters(states, labels, output, schedule, limit=min(limit + 1, MOST_IN_PAGE))
     with client_of(url, profile) as client:
+        number = None if schedule is None else schedule_id(client, schedule)
+        wanted = filters(states, labels, output, number, limit=min(limit + 1, MOST_IN_PAGE))
         found = list(islice(client.pages(lambda cursor: calls.jobs(wanted, cursor)), limit + 1))
     jobs, more = found[:limit], len(found) > limit
     if as_json:

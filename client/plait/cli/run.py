@@ -34,10 +34,7 @@ def run(command: click.Command, arguments: list[str]) -> int:
     except click.exceptions.Abort:
         leave(as_json)
     except click.ClickException as error:
-        hint = None
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            hint = f"See `{error.ctx.command_path} --help`"
-        return _fail(SpecInvalid(error.format_message().rstrip("."), hint=hint), as_json, debug)
+        return _misused(error, as_json, debug)
     except KeyboardInterrupt:
         leave(as_json)
     except BrokenPipeError:  # `plait plan ... | head`
@@ -61,6 +58,17 @@ def run(command: click.Command, arguments: list[str]) -> int:
         )
         bug.__cause__ = error
         return _fail(bug, as_json, debug)
+
+
+def _misused(error: click.ClickException, as_json: bool, debug: bool) -> int:
+    """What was typed is no command of ours."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx is not None:
+        click.echo(error.ctx.get_help(), err=True)
+        return SpecInvalid.exit_status
+    hint = None
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f"See `{error.ctx.command_path} --help`"
+    return _fail(SpecInvalid(error.format_message().rstrip("."), hint=hint), as_json, debug)
 
 
 def _interrupt(as_json: bool) -> NoReturn:

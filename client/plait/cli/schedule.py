@@ -45,7 +45,7 @@ def replace(name: str, file: str, url: str | None, profile: str | None, as_json:
     """Give a schedule the settings that FILE describes."""
     request = _read(file)
     with client_of(url, profile) as client:
-        _tell(client.schedules.replace(_id(client, name), request), as_json)
+        _tell(client.schedules.replace(schedule_id(client, name), request), as_json)
 
 
 @schedule.command(name="list")
@@ -69,7 +69,7 @@ def show(name: str, url: str | None, profile: str | None, as_json: bool, debug: 
     from plait.yaml_writer import write_yaml
 
     with client_of(url, profile) as client:
-        found = client.schedules.get(_id(client, name))
+        found = client.schedules.get(schedule_id(client, name))
     if as_json:
         say(found.model_dump(mode="json"))
         return
@@ -86,7 +86,7 @@ def show(name: str, url: str | None, profile: str | None, as_json: bool, debug: 
 def pause(name: str, url: str | None, profile: str | None, as_json: bool, debug: bool) -> None:
     """Submit nothing until the schedule is resumed."""
     with client_of(url, profile) as client:
-        _tell(client.schedules.pause(_id(client, name)), as_json)
+        _tell(client.schedules.pause(schedule_id(client, name)), as_json)
 
 
 @schedule.command()
@@ -95,16 +95,16 @@ def pause(name: str, url: str | None, profile: str | None, as_json: bool, debug:
 def resume(name: str, url: str | None, profile: str | None, as_json: bool, debug: bool) -> None:
     """Let a paused schedule go on."""
     with client_of(url, profile) as client:
-        _tell(client.schedules.resume(_id(client, name)), as_json)
+        _tell(client.schedules.resume(schedule_id(client, name)), as_json)
 
 
 @schedule.command()
 @schedule_argument
 @service_options
 def run(name: str, url: str | None, profile: str | None, as_json: bool, debug: bool) -> None:
-    """Run a schedule now, beside its clock."""
+    """Run a schedule now, beside its clock: late at once, if it waits for sub-models that are not there."""
     with client_of(url, profile) as client:
-        tick = client.schedules.run(_id(client, name))
+        tick = client.schedules.run(schedule_id(client, name))
     if as_json:
         say(tick.model_dump(mode="json"))
     else:
@@ -120,7 +120,7 @@ def run(name: str, url: str | None, profile: str | None, as_json: bool, debug: b
 def ticks(name: str, limit: int, url: str | None, profile: str | None, as_json: bool, debug: bool) -> None:
     """List when a schedule was due and what became of it, newest first."""
     with client_of(url, profile) as client:
-        found = list(islice(client.schedules.ticks(_id(client, name)), limit))
+        found = list(islice(client.schedules.ticks(schedule_id(client, name)), limit))
     if as_json:
         say({"ticks": [each.model_dump(mode="json") for each in found]})
         return
@@ -134,7 +134,7 @@ def ticks(name: str, limit: int, url: str | None, profile: str | None, as_json: 
 def delete(name: str, url: str | None, profile: str | None, as_json: bool, debug: bool) -> None:
     """End a schedule, for good; its jobs stay."""
     with client_of(url, profile) as client:
-        number = _id(client, name)
+        number = schedule_id(client, name)
         client.schedules.delete(number)
     if as_json:
         say({"status": "deleted", "id": number})
@@ -158,7 +158,7 @@ def _read(file: str) -> ScheduleRequest:
     return checked(ScheduleRequest, data)
 
 
-def _id(client: Client, name: str) -> str:
+def schedule_id(client: Client, name: str) -> str:
     """The id of a schedule that is named by its name or its id."""
     from plait.errors import NotFound
     from plait.schedules import SCHEDULE_ID

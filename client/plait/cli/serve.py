@@ -79,9 +79,11 @@ def serve(
     """
     from typing import Literal, cast
 
+    from plait.cli.merge import merge
     from plait_service.api.serving import serve as run
     from plait_service.api.settings import REMOTE, Settings
 
+    merge.make_context("plait merge", [*merge_options, "SPEC"])  # says now what every job would say
     settings = Settings(
         folder=(folder or _folder()).absolute(),
         database=database,

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from plait.errors import SpecInvalid
 from plait_service.api.app import make_app
 from plait_service.api.feeds import Feeds
-from plait_service.api.settings import Settings
+from plait_service.api.settings import Settings, is_loopback
 
 GRACE: Final = 5
 """Seconds that open requests have to end."""
@@ -61,6 +61,8 @@ def serve(settings: Settings, *, proxies: Sequence[str], debug: bool, say: Calla
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         say(f"plait serves {'https' if settings.cert else 'http'}://{shown}:{port}{settings.root_path}")
+        if settings.cert is None and not is_loopback(settings.host):
+            say("without TLS the network sees tokens: give --cert and --key, or put a proxy before it")
         if settings.anonymous:
             say("without tokens: whoever reaches this machine's loopback may submit")
         elif not services.tokens.list():

@@ -100,12 +100,23 @@ def unreachable(error: OperationalError) -> StoreUnavailable:
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
+        if parsed.database not in (None, "", ":memory:"):
+            _make_file(Path(parsed.database))
         # Statements wait for each other in SQLite anyway; a few connections let readers read meanwhile.
         engine = create_engine(parsed, pool_size=8, max_overflow=24, connect_args={"timeout": _BUSY / 1000})
         event.listen(engine, "connect", _tune_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(parsed, pool_size=8, max_overflow=24, pool_pre_ping=True)
+
+
+def _make_file(path: Path) -> None:
+    """For this user alone, as are the files that SQLite makes beside it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable("the service's database", where=str(path), found=error.strerror) from error
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:

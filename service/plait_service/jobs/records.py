@@ -165,7 +165,9 @@ class Jobs:
             elif state.is_active:
                 row.cancel_requested = True
             elif state is not JobState.CANCELLED:
-                raise WrongState(f"the job is {state}", where=number, hint="Only a job that is not over")
+                raise WrongState(
+                    f"the job is {state}", where=number, hint="Only a job that is not over can be cancelled"
+                )
             return to_job(session, row)
 
     def retry(self, number: str, team: str | None) -> Job:
@@ -179,7 +181,9 @@ class Jobs:
             row = _row(session, number, team, lock=True)
             if JobState(row.state) not in states.RETRYABLE:
                 raise WrongState(
-                    f"the job is {row.state}", where=number, hint="Only a job that ended without success"
+                    f"the job is {row.state}",
+                    where=number,
+                    hint="Only a job that failed, was cancelled or is unknown can be retried",
                 )
             row.cancel_requested = False
             row.attempts_allowed += row.attempt if row.attempt >= row.attempts_allowed else 0

@@ -149,6 +149,7 @@ class Runner(Loop):
                 )
             )
             transition(session, row, JobState.PLANNING, attempt=row.attempt)
+        LOGGER.info("job %s begins", job)
         self._on_change(job, JobState.PLANNING)
         self._guarded(job, self._follow)
 
@@ -206,7 +207,9 @@ class Runner(Loop):
             if is_last:
                 ended(session, row, kept, look.status)
                 self._stopping.pop(attempt.handle, None)
-            state = JobState(row.state)
+            state, outcome = JobState(row.state), kept.outcome
+        if is_last:
+            LOGGER.info("job %s, attempt %d: %s; the job is %s", job, attempt.number, outcome, state)
         self._on_change(job, state)
 
     def _stop(self, job: str, handle: str) -> None:

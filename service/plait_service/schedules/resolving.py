@@ -134,6 +134,7 @@ def _ready(request: ScheduleRequest, due: datetime, zone: ZoneInfo, problems: li
     if request.ready is None:
         return None
     try:
+        _check_absolute(request.ready.glob)
         return parse_glob(render_text(request.ready.glob, due, zone, where="ready.glob"))
     except UriError as error:
         problems.append(SpecInvalid("a glob", where="ready.glob", found=error.reason))
@@ -142,11 +143,18 @@ def _ready(request: ScheduleRequest, due: datetime, zone: ZoneInfo, problems: li
     return None
 
 
+def _check_absolute(text: str) -> None:
+    """Of a service nobody knows the working directory."""
+    if not text.startswith("/") and "://" not in text:
+        raise UriError(text, "is neither an absolute path nor SCHEME://...")
+
+
 def _latest(request: ScheduleRequest, problems: list[PlaitError]) -> Uri | None:
     if request.latest is None:
         return None
     found = None
     try:
+        _check_absolute(request.latest)
         uri = parse_uri(request.latest)
     except UriError as error:
         found = f"one that {error.reason}"

@@ -137,9 +137,9 @@ class Submitter:
             return tick is not None and _decide(session, tick, submission, inputs, moment)
 
     def _is_ready(self, seen: Seen, resolved: Resolved, places: Stores, moment: datetime) -> bool:
-        """Whether the sub-models are there; if not, it waits, or is late."""
+        """Whether the sub-models are there; if not, it waits, or is late: at once if it is to run now."""
         wanted = seen.request.ready
-        if wanted is None or resolved.ready is None or seen.tick.manual:
+        if wanted is None or resolved.ready is None:
             return True
         try:
             found = look(resolved.ready, count=wanted.count, marker=wanted.marker, places=places)
@@ -148,12 +148,13 @@ class Submitter:
             said = str(found)
         except StoreError as error:
             said = f"{error.kind}: {error}"
-        deadline = seen.tick.due + parse_duration(wanted.deadline)
+        deadline = seen.tick.due + (timedelta() if seen.tick.manual else parse_duration(wanted.deadline))
         if moment < deadline:
             again = min(moment + parse_duration(wanted.every), deadline)
             self._set(seen, TickState.WAITING, moment, said, again)
             return False
-        self._set(seen, TickState.LATE, moment, f"{said}, {wanted.deadline} after it was due")
+        when = "when it was to run" if seen.tick.manual else f"{wanted.deadline} after it was due"
+        self._set(seen, TickState.LATE, moment, f"{said}, {when}")
         LOGGER.warning(
             "schedule %s: what is due at %s is late: %s", seen.request.name, seen.tick.due.isoformat(), said
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -169,6 +170,19 @@ def test_migrations_make_the_tables_that_the_code_has(database: Database) -> Non
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_new_database_is_for_this_user_alone_and_its_folder_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "srv" / "plait" / "plait.db"
+    database = Database(f"sqlite:///{file}")
+    database.upgrade()
+    database.close()
+    assert file.stat().st_mode & 0o077 == 0
+    assert file.parent.stat().st_mode & 0o077 == 0
+    (tmp_path / "file").touch()
+    with fails("store-unavailable") as failed:
+        Database(f"sqlite:///{tmp_path}/file/plait.db")
+    assert f"{tmp_path}/file/plait.db" in str(failed.value)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://u@h/d", "sqlite+nonsense:///x"])

@@ -171,7 +171,7 @@ def test_pages_of_ticks(client: httpx.Client, tmp_path: Path) -> None:
     assert client.get(place).json() == {"ticks": [], "next": None}
     for wrong in ({"cursor": "x"}, {"limit": "0"}, {"limit": "201"}):
         error_of(client.get(place, params=wrong), 422)
-    error_of(client.get("/v1/schedules/x"), 422)
+    error_of(client.get("/v1/schedules/x"), 404)
 
 
 def test_it_is_described_with_examples_that_are_valid(client: httpx.Client) -> None:

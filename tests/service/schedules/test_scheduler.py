@@ -395,7 +395,11 @@ class TestPeople:
         with pytest.raises(WrongState, match="not over"):
             world.schedules.run(made.id, None, at("2026-11-21 02:00"))
         world.step("2026-11-21 02:00:01")
-        assert world.states(made) == [SUBMITTED]
+        assert world.states(made) == [LATE]  # sub-models without their marker are no sub-models
+        world.trained("2026-11-21", marker="_SUCCESS")
+        world.schedules.run(made.id, None, at("2026-11-21 02:00:30"))
+        world.step("2026-11-21 02:00:31")
+        assert world.states(made) == [LATE, SUBMITTED]
         assert world.jobs()[0].output == str(world.folder / "merged/2026-11-21")
         with pytest.raises(WrongState, match=world.jobs()[0].id):
             world.schedules.run(made.id, None, at("2026-11-21 02:01"))
@@ -403,7 +407,7 @@ class TestPeople:
         world.step("2026-11-21 02:02")
         world.schedules.run(made.id, None, at("2026-11-21 02:03"))
         world.step("2026-11-21 02:03:01")
-        assert world.states(made) == [SUCCEEDED, SKIPPED]  # never the same inputs twice
+        assert world.states(made) == [LATE, SUCCEEDED, SKIPPED]  # never the same inputs twice
 
     def test_new_settings_hold_from_now_on(self, world: World) -> None:
         world.trained("2026-11-21")
