@@ -142,6 +142,7 @@ class Job(_Said):
         spec: as it was submitted.
         plan: what planning found: parts, bytes to read and write; None until then.
         result: what the driver said at the end, of a job that succeeded.
+        attempts: drivers that were started; empty in lists, which do not read them.
         schedule: that submitted it, if one did.
     """
 

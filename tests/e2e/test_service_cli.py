@@ -160,6 +160,7 @@ class TestSubmit:
         )
         assert not family.out.exists()
         assert plait("submit", spec, "--plan-only", "--set", "base=/nowhere").returncode == 2
+        assert "succeeded (plan)" in plait("list").stdout
 
     def test_the_same_key_is_the_same_job(self, plait: Plait, spec: Path) -> None:
         first = plait("submit", spec, "--key", f"key-{spec.parent.name}", "--detach")

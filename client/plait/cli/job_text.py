@@ -54,7 +54,8 @@ def row(job: Job) -> tuple[str, ...]:
     share = "" if job.progress is None or job.state.is_final else f"{job.progress.share:.0%}"
     labels = " ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
     age = duration((datetime.now(UTC) - job.created).total_seconds())
-    return job.id, job.state.value, share, age, job.owner, job.output, labels
+    state = job.state.value if job.kind is JobKind.MERGE else f"{job.state.value} ({job.kind})"
+    return job.id, state, share, age, job.owner, job.output, labels
 
 
 ROW = ("JOB", "STATE", "DONE", "AGE", "OWNER", "OUTPUT", "LABELS")

@@ -167,7 +167,10 @@ async def logs(
     found = next((each for each in job.attempts if each.number == number), None)
     if found is None:
         raise NotFound(
-            "the job has no such attempt", where=job_id, found=str(number), hint="It has not begun yet?"
+            "the job has no such attempt",
+            where=job_id,
+            found=str(number),
+            hint="Its driver may not have begun",
         )
     backend = has.runner.backend
 
