@@ -56,6 +56,7 @@ class PlayedDriver:
 class PlayedBackend:
     """A backend of played drivers; ``down`` is raised by all that is asked of it."""
 
+    every: float = 0.05
     drivers: dict[str, PlayedDriver] = field(default_factory=dict)
     requests: dict[str, DriverRequest] = field(default_factory=dict)
     stopped: list[tuple[str, bool]] = field(default_factory=list)
@@ -85,6 +86,7 @@ class PlayedBackend:
         self.stopped.append((handle, hard))
 
     def forget(self, handle: str) -> None:
+        self._check()
         self.drivers.pop(handle, None)
 
     def say(self, handle: str, *lines: str) -> None:

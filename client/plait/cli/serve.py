@@ -42,6 +42,11 @@ def _folder() -> Path:
     help="For each `plait merge`: --merge-option=--memory=8GB.",
 )
 @click.option(
+    "--keep-days",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Forget jobs, with their logs, so many days after they ended; default: never.",
+)
+@click.option(
     "--allow", multiple=True, metavar="SCHEME", help="URI schemes that specs may name, too: file, https, ..."
 )
 @click.option("--allow-endpoints", is_flag=True, help="Specs may name the endpoints of stores.")
@@ -63,6 +68,7 @@ def serve(
     ray_address: str | None,
     slots: int,
     merge_options: tuple[str, ...],
+    keep_days: float | None,
     allow: tuple[str, ...],
     allow_endpoints: bool,
     requests_per_minute: int,
@@ -94,6 +100,7 @@ def serve(
         ray_address=ray_address,
         merge_options=merge_options,
         slots=slots,
+        keep_days=keep_days,
         schemes=REMOTE | set(allow),
         endpoints=allow_endpoints,
         requests_per_minute=requests_per_minute,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 
@@ -93,6 +94,7 @@ def make_services(settings: Settings, backend: Backend) -> Services:
         backend,
         slots=settings.slots,
         options=settings.merge_options,
+        keep=None if settings.keep_days is None else timedelta(days=settings.keep_days),
         on_change=on_change,
     )
     return Services(

@@ -28,6 +28,7 @@ class Settings:
         ray_address: of that cluster's dashboard, ``http://HEAD:8265``.
         merge_options: for each ``plait merge``, such as ``--address local``.
         slots: drivers at once.
+        keep_days: after which jobs that are over are forgotten, with their logs; None for never.
         schemes: that specs may name.
         endpoints: whether specs may name the endpoints of stores.
         most_body: bytes of a request's body.
@@ -49,6 +50,7 @@ class Settings:
     ray_address: str | None = None
     merge_options: tuple[str, ...] = ()
     slots: int = 2
+    keep_days: float | None = None
     schemes: frozenset[str] = REMOTE
     endpoints: bool = False
     most_body: int = 1 << 20

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -210,12 +210,22 @@ class Jobs:
             found = {JobState(state): count for state, count in session.execute(wanted)}
         return {JobState(state): found.get(JobState(state), 0) for state in open_states}
 
-    def forget(self, before: datetime) -> int:
-        """Remove jobs that ended before a moment; how many."""
+    def ended_before(self, moment: datetime, limit: int = 500) -> Mapping[str, Sequence[str]]:
+        """Jobs that ended before a moment, and the handles of their attempts."""
+        final = [state.value for state in JobState if state.is_final]
+        old = select(JobRow.id).where(JobRow.state.in_(final), JobRow.ended < moment).limit(limit)
+        with self._database.read() as session:
+            found: dict[str, list[str]] = {job: [] for job in session.scalars(old)}
+            attempts = select(AttemptRow).where(AttemptRow.job.in_(found))
+            for attempt in session.scalars(attempts):
+                found[attempt.job].append(attempt.handle)
+        return found
+
+    def remove(self, numbers: Iterable[str]) -> None:
+        """Jobs that are over, and all that is kept of them. Idempotent."""
+        final = [state.value for state in JobState if state.is_final]
         with self._database.begin() as session:
-            final = [state.value for state in JobState if state.is_final]
-            old = delete(JobRow).where(JobRow.state.in_(final), JobRow.ended < before)
-            return int(session.execute(old).rowcount)  # type: ignore[attr-defined]
+            session.execute(delete(JobRow).where(JobRow.id.in_(tuple(numbers)), JobRow.state.in_(final)))
 
 
 def add(session: Session, submission: Submission) -> JobRow:

@@ -12,10 +12,11 @@ changes nothing, and a log is read again from where the last transaction left it
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import select
@@ -28,13 +29,13 @@ from plait_service.jobs.database import Database
 from plait_service.jobs.driver_log import read_piece
 from plait_service.jobs.endings import apply_events, ended, fail
 from plait_service.jobs.loop import Loop
-from plait_service.jobs.records import now, transition
+from plait_service.jobs.records import Jobs, now, transition
 from plait_service.jobs.tables import AttemptRow, JobRow
 
 LOGGER: Final = logging.getLogger("plait.service")
-BUSY: Final = 0.2
 IDLE: Final = 1.0
-"""Seconds between two looks while drivers run, and while none does."""
+"""Seconds between two looks while no driver runs."""
+FORGET_EVERY: Final = 3600.0
 PATIENCE_TO_STOP: Final = timedelta(seconds=15)
 """From asking a driver to end to ending it."""
 _AT_ONCE: Final = 200
@@ -51,6 +52,7 @@ class Runner(Loop):
         backend: where drivers run.
         slots: drivers at once.
         options: of each ``plait merge``.
+        keep: how long jobs that are over stay, with their logs; None for ever.
         on_change: told each job that changed and its state, from the runner's thread.
     """
 
@@ -61,6 +63,7 @@ class Runner(Loop):
         *,
         slots: int,
         options: Sequence[str] = (),
+        keep: timedelta | None = None,
         on_change: Callable[[str, JobState], None] = lambda _job, _state: None,
     ) -> None:
         super().__init__("plait-runner")
@@ -68,6 +71,7 @@ class Runner(Loop):
         self._backend = backend
         self._slots = slots
         self._options = tuple(options)
+        self._keep, self._forget_at = keep, time.monotonic()
         self._on_change = on_change
         self._stopping: dict[str, float] = {}
 
@@ -78,7 +82,17 @@ class Runner(Loop):
 
     def go_round(self) -> float:
         """See :class:`Loop`."""
-        return BUSY if self.step() else IDLE
+        if self._keep is not None and time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_EVERY
+            self.forget(now() - self._keep)
+        return self._backend.every if self.step() else IDLE
+
+    def forget(self, before: datetime) -> None:
+        """Remove jobs that ended before a moment: their logs first, so that none is left behind."""
+        while old := Jobs(self._database).ended_before(before):
+            for handle in itertools.chain.from_iterable(old.values()):
+                self._backend.forget(handle)
+            Jobs(self._database).remove(old)
 
     def step(self) -> bool:
         """Follow all drivers, and begin what may begin; whether any driver runs."""

@@ -35,7 +35,7 @@ def ended(backend: LocalBackend) -> Look:
 def begun(folder: Path, program: tuple[str, ...]) -> LocalBackend:
     backend = LocalBackend(folder, program)
     backend.start("a", REQUEST)
-    until(lambda: b"begun" in backend.read("a", 0))
+    until(lambda: b"begun" in backend.read("a", 0) and (folder / "a" / "pid").exists())
     assert backend.look("a") == Look(life=Life.RUNNING)
     return backend
 

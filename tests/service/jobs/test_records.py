@@ -153,11 +153,12 @@ class TestCancelAndRetry:
                 do(job.id, "blue")
 
 
-def test_old_jobs_are_forgotten_with_all_that_is_theirs(jobs: Jobs) -> None:
+def test_old_jobs_are_removed_with_all_that_is_theirs(jobs: Jobs) -> None:
     old, young = submit(jobs, "/one", labels={"run": "a"}), submit(jobs, "/two", labels={"run": "a"})
     jobs.cancel(old.id, None)
-    assert jobs.forget(now() - timedelta(hours=1)) == 0
-    assert jobs.forget(now() + timedelta(hours=1)) == 1
+    assert jobs.ended_before(now() - timedelta(hours=1)) == {}
+    assert jobs.ended_before(now() + timedelta(hours=1)) == {old.id: []}
+    jobs.remove([old.id, young.id])  # that one is not over
     assert [job.id for job in jobs.page(Filter(team=None, labels={"run": "a"})).jobs] == [young.id]
     assert jobs.events(old.id, 0) == []
 

@@ -24,6 +24,7 @@ from plait_service.jobs.database import Database
 from plait_service.jobs.records import Jobs, now
 from plait_service.jobs.runner import Runner, overlap
 from plait_service.jobs.tables import JobRow
+from tests.support.merging import fails
 from tests.support.service_jobs import PlayedBackend, database_at, submit
 
 CLAIMED = '{"kind": "claimed", "epoch": 1}'
@@ -328,6 +329,25 @@ class TestRestarts:
         bench.step()
         assert set(bench.backend.requests) == {f"{job}-a1", f"{job}-a2"}
         assert bench.backend.drivers[f"{job}-a2"].life is Life.RUNNING
+
+
+def test_old_jobs_are_forgotten_and_their_logs_before_them(bench: Bench) -> None:
+    job, other = bench.submit("/one"), bench.submit("/two")
+    bench.step()
+    bench.backend.end(f"{job}-a1", 0, DONE)
+    bench.step()
+    bench.runner.forget(now() - timedelta(hours=1))
+    assert set(bench.backend.drivers) == {f"{job}-a1", f"{other}-a1"}
+    bench.backend.down = ServiceUnavailable("away")
+    with fails("service-unavailable"):
+        bench.runner.forget(now() + timedelta(hours=1))
+    assert bench.state(job) is JobState.SUCCEEDED
+    bench.backend.down = None
+    bench.runner.forget(now() + timedelta(hours=1))
+    assert set(bench.backend.drivers) == {f"{other}-a1"}
+    with fails("not-found"):
+        bench.job(job)
+    assert bench.state(other) is JobState.PLANNING
 
 
 def test_one_jobs_trouble_is_not_anothers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,9 @@ class DriverRequest:
 class Backend(Protocol):
     """Runs drivers by names that the caller chooses. All methods may raise ``ServiceUnavailable``."""
 
+    every: float
+    """Seconds between two looks at drivers that run: as often as looking is cheap."""
+
     def start(self, handle: str, request: DriverRequest) -> None:
         """Start a driver, unless one of this name was started before; idempotent."""
         ...

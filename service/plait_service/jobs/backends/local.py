@@ -48,6 +48,8 @@ class LocalBackend:
         program: in place of ``plait``.
     """
 
+    every = 0.2
+
     def __init__(self, folder: Path, program: Sequence[str] = (sys.executable, "-m", "plait")) -> None:
         self._folder = folder
         self._program = program

@@ -34,6 +34,8 @@ class RayJobsBackend:
         program: in place of ``plait``.
     """
 
+    every = 2.0  # Ray gives logs whole, each time
+
     def __init__(self, address: str, program: Sequence[str] = ("plait",)) -> None:
         self._address = address
         self._program = program
