@@ -109,11 +109,11 @@ def install(app: FastAPI) -> None:
             LOGGER.error("%s", error, exc_info=error)
         return answer(error)
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         places = [each["loc"] for each in error.errors()]
         if any(place[0] == "path" for place in places):  # no thing has such an id
-            return answer(NotFound("no such thing", where=request.url.path[:200]))
+            return answer(NotFound("no such thing"))
         return answer(PlanRejected([_problem(each) for each in error.errors()]))
 
     async def http(_request: Request, error: Exception) -> JSONResponse:

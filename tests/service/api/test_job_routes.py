@@ -263,7 +263,7 @@ def test_routes_and_methods_that_are_none(app: App) -> None:
     client = app.as_member()
     assert error_of(client.get("/v1/nothing"), 404)["kind"] == "not-found"
     assert error_of(client.delete("/v1/jobs"), 405)
-    assert error_of(client.get("/v1/jobs/j-none"), 404)["where"] == "/v1/jobs/j-none"
+    assert error_of(client.get("/v1/jobs/j-none"), 404)["kind"] == "not-found"
 
 
 def test_the_document_has_examples_and_names_every_answer(app: App) -> None:

@@ -76,7 +76,7 @@ class TestCreating:
             ("az://bucket/latest.json", "not written to"),
             ("s3://user:secret@bucket/x", "credentials"),
             ("s3://bucket/{date}.json", "one name"),
-            ("{folder}/merged/2026-11-21/latest.json", "one name"),
+            ("/{folder}/merged/2026-11-21/latest.json", "one name"),
         ],
     )
     def test_a_place_for_the_newest_result(self, world: World, latest: str, said: str) -> None:
