@@ -20,7 +20,7 @@ MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _BUSY: Final = 30_000
 """Milliseconds that SQLite waits for another writer."""
 _LOCK: Final = 0x706C616974
-"""Which of PostgreSQL's advisory locks: one service migrates at a time."""
+"""Which of PostgreSQL's advisory locks: one migrates at a time, and the lock ends with its transaction."""
 
 
 class Database:
@@ -72,7 +72,7 @@ class Database:
         try:
             with self.engine.connect() as connection:
                 if self.engine.dialect.name == "postgresql":
-                    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 connection.commit()

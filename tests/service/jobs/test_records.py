@@ -173,6 +173,16 @@ def test_migrations_make_the_tables_that_the_code_has(database: Database) -> Non
         assert compare_metadata(context, Base.metadata) == []
 
 
+def test_another_process_may_upgrade_while_one_has_the_database_open(database: Database) -> None:
+    """As `plait token create --database` does beside a service."""
+    other = Database(database.engine.url.render_as_string(hide_password=False))
+    thread = threading.Thread(target=other.upgrade, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    other.close()
+
+
 def test_a_new_database_is_for_this_user_alone_and_its_folder_is_made(tmp_path: Path) -> None:
     file = tmp_path / "srv" / "plait" / "plait.db"
     database = Database(f"sqlite:///{file}")
