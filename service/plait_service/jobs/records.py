@@ -294,7 +294,7 @@ def _row(session: Session, number: str, team: str | None, *, lock: bool = False)
 
 
 def _chosen(wanted: Filter, cursor: str | None) -> Select[*tuple[Any, ...]]:
-    """Newest first; by one index, whatever is asked for, so that only what is shown is read."""
+    """Newest first, by one index; of several labels by the first one's, whose others are looked up."""
     chosen = select(*JobRow.__table__.columns)  # rows, no objects that a session tracks: half the time
     number = JobRow.id
     for index, (key, value) in enumerate((wanted.labels or {}).items()):
