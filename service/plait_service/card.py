@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from plait import __version__
-from plait_service.manifest import tensor_counters
+from plait_service.finished_parts import FinishedParts
 from plait_service.plan import Plan
-from plait_workers.job import Unit
-from plait_workers.part_pass import PartRecord
 
 
-def build_card(plan: Plan, records: Mapping[Unit, PartRecord]) -> bytes:
+def build_card(plan: Plan, finished: FinishedParts) -> bytes:
     """A model card that says what the result is made of; the same bytes for the same job."""
     job, spec = plan.job, plan.spec
     lines = ["---", "library_name: transformers", "tags:", "- merge", "- plait", "---", ""]
@@ -22,7 +18,7 @@ def build_card(plan: Plan, records: Mapping[Unit, PartRecord]) -> bytes:
     ]
     lines += [f"{plan.num_parameters:,} parameters in {len(job.tensors)} tensors."]
     lines += ["", "| source | weight | share of elements |", "| --- | --- | --- |"]
-    shares = _shares(plan, records)
+    shares = _shares(plan, finished)
     for index, source in enumerate(job.sources):
         weight = "base" if index == job.num_models else f"{job.weights[index]:g}"
         lines.append(f"| `{source.uri}` | {weight} | {shares[index]} |")
@@ -34,9 +30,9 @@ def build_card(plan: Plan, records: Mapping[Unit, PartRecord]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def _shares(plan: Plan, records: Mapping[Unit, PartRecord]) -> list[str]:
+def _shares(plan: Plan, finished: FinishedParts) -> list[str]:
     job = plan.job
-    counters = tensor_counters(plan, records).values()
+    counters = finished.counters().values()
     total = [sum(column) for column in zip(*counters, strict=True)] if counters else []
     taken = total[: job.num_models + 1]
     if not sum(taken):

@@ -22,7 +22,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from plait.errors import Cancelled, PlaitError, PlanRejected, SourceCorrupt, UploadGone
@@ -40,8 +40,9 @@ from plait_service.claim import (
 from plait_service.events import Events
 from plait_service.executor import Executor, ThreadExecutor, Work
 from plait_service.existing import published_fingerprint
+from plait_service.finished_parts import FinishedParts
 from plait_service.housekeeping import Household, housekeeping
-from plait_service.journal import Journal, finished_parts, read_journals
+from plait_service.journal import Journal, confirmed_records, read_journals
 from plait_service.manifest import build_manifest
 from plait_service.plan import needs_agreement
 from plait_service.preflight import output_problems
@@ -51,7 +52,6 @@ from plait_service.publish import publish
 from plait_service.small_files import CARD, output_keys, small_files
 from plait_service.source_checks import check_sources
 from plait_service.uploads import is_usable, share_uploads
-from plait_workers.job import Unit
 from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import Upload
 from plait_workers.unit import UnitRunner
@@ -83,7 +83,7 @@ class Outcome:
 @dataclass(kw_only=True)
 class _Run:
     claim: Claim
-    records: dict[Unit, PartRecord] = field(default_factory=dict)
+    finished: FinishedParts
     resumed: int = 0
     merged: int = 0
 
@@ -174,8 +174,8 @@ class Driver:
         if claim.done:
             self._events.tell("already-done")
             clean_up(self._output)
-            return self._outcome(_Run(claim=claim), started, already_done=True)
-        run = _Run(claim=claim)
+            return self._outcome(None, started, already_done=True)
+        run = _Run(claim=claim, finished=FinishedParts(self._job))
         self._events.tell("claimed", epoch=claim.epoch, driver=self._name, joined=claim.joined)
         try:
             self._merge(files, run)
@@ -206,14 +206,14 @@ class Driver:
             return False
 
     def _outcome(
-        self, run: _Run, started: float, *, already_done: bool = False, by_another: bool = False
+        self, run: _Run | None, started: float, *, already_done: bool = False, by_another: bool = False
     ) -> Outcome:
         return Outcome(
             fingerprint=self._job.fingerprint,
             already_done=already_done,
             by_another=by_another,
-            resumed_parts=run.resumed,
-            merged_parts=run.merged,
+            resumed_parts=run.resumed if run else 0,
+            merged_parts=run.merged if run else 0,
             seconds=time.monotonic() - started,
         )
 
@@ -249,25 +249,25 @@ class Driver:
             self._step("units")
             self._run_units(claim, journal, uploads, run)
             self._step("sources")
-            checked = check_sources(self._job, self._stores, run.records.values())
+            checked = check_sources(self._job, self._stores, run.finished)
             if not checked.damaged:
                 break
             for unit in checked.damaged:
-                run.records.pop(unit, None)
+                run.finished.discard(unit)
         else:
             raise SourceCorrupt("sources keep arriving damaged", hint="Use https, and check the network")
         self._step("publish")
         self._events.tell("publishing", shards=len(self._job.shards))
-        files[CARD] = build_card(self._plan, run.records)
+        files[CARD] = build_card(self._plan, run.finished)
         sizes = {name: len(data) for name, data in files.items()}
         publish(
             store=store,
             job=self._job,
             claim=claim,
             uploads=uploads,
-            records=run.records,
+            finished=run.finished,
             files=files,
-            manifest=build_manifest(self._plan, run.records, sizes, checked.checksums),
+            manifest=build_manifest(self._plan, run.finished, sizes, checked.checksums),
             step=self._step,
         )
 
@@ -276,11 +276,14 @@ class Driver:
         self._on_step(name)
 
     def _resume(self, uploads: list[Upload], run: _Run) -> None:
-        run.records = finished_parts(self._output, read_journals(self._output), uploads)
-        run.resumed = max(0, len(run.records) - run.merged)
-        self._meter.begin(sum(record.size for record in run.records.values()))
-        if run.records:
-            self._events.tell("resumed", parts=len(run.records))
+        run.finished.clear()
+        for record in confirmed_records(self._output, read_journals(self._output), uploads):
+            run.finished.add(record)
+        there = len(run.finished)
+        run.resumed = max(0, there - run.merged)
+        self._meter.begin(run.finished.size)
+        if there:
+            self._events.tell("resumed", parts=there)
 
     def _check_agreement(self) -> None:
         """Compare quantised tensors before anything is written: the one read before the work starts."""
@@ -305,7 +308,7 @@ class Driver:
 
         def on_done(record: PartRecord) -> None:
             with lock:
-                run.records[record.unit] = record
+                run.finished.add(record)
                 run.merged += 1
             journal.add(record)
 
@@ -318,7 +321,7 @@ class Driver:
             every=FLUSH_EVERY,
             progress=self._progress,
         )
-        left = [unit for unit in self._job.units() if unit not in run.records]
+        left = [unit for unit in self._job.units() if unit not in run.finished]
         work = Work(units=left, uploads=uploads, stop=halt, on_done=on_done, on_bytes=self._meter.add)
         try:
             with housekeeping(house):

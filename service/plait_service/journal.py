@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from plait.errors import UploadGone
@@ -95,41 +95,38 @@ class Journal:
                 self._pending = [record for record in self._pending if id(record) not in written]
 
 
-def read_journals(store: ObjectStore) -> list[PartRecord]:
+def read_journals(store: ObjectStore) -> Iterator[PartRecord]:
     """All records, of all drivers and epochs. An object that cannot be read holds no records.
 
     A later epoch of one merge takes over what is left of an earlier one's uploads.
     """
-    records = []
     for info in store.list(PREFIX):
         data = store.get(info.key, limit=_LIMIT)
         try:
-            records += [decode_record(item) for item in json.loads(data or b"[]")]
+            records = [decode_record(item) for item in json.loads(data or b"[]")]
         except (ValueError, TypeError):
             continue
-    return records
+        yield from records
 
 
-def finished_parts(
+def confirmed_records(
     store: ObjectStore, records: Iterable[PartRecord], uploads: Sequence[Upload]
-) -> dict[Unit, PartRecord]:
+) -> Iterator[PartRecord]:
     """Records that the store's own lists of parts confirm.
 
     A shard whose upload is gone was completed by a driver that had all its records on file; whether
     it is the right one is looked at when the result is published.
     """
-    confirmed: list[set[tuple[int, int, str]] | None] = []
+    listed: list[set[tuple[int, int, str]] | None] = []
     for upload in uploads:
         try:
-            confirmed.append({(part.number, part.size, part.etag) for part in store.list_parts(upload)})
+            listed.append({(part.number, part.size, part.etag) for part in store.list_parts(upload)})
         except UploadGone:
-            confirmed.append(None)
-    finished = {}
+            listed.append(None)
     for record in records:
         unit = record.unit
         if unit.shard >= len(uploads) or record.upload != uploads[unit.shard].id:
             continue
-        parts = confirmed[unit.shard]
+        parts = listed[unit.shard]
         if parts is None or (unit.number, record.size, record.etag) in parts:
-            finished[unit] = record
-    return finished
+            yield record

@@ -13,38 +13,26 @@ from plait import __version__
 from plait.errors import OutputCorrupt
 from plait.spec_model import NOT_OF_THE_RESULT
 from plait_service.existing import MANIFEST
+from plait_service.finished_parts import FinishedParts
 from plait_service.plan import ALGORITHM, Plan
 from plait_service.publish import shard_crc
-from plait_workers.job import Action, SourceFile, Unit
-from plait_workers.part_pass import PartRecord
+from plait_workers.job import Action, SourceFile
 from plait_workers.storage.base import ObjectStore
 
 FORMAT: Final = 1
 _LIMIT: Final = 1 << 30
 
 
-def tensor_counters(plan: Plan, records: Mapping[Unit, PartRecord]) -> dict[int, list[int]]:
-    """The counters of each merged tensor, summed over the parts that hold it."""
-    total: dict[int, list[int]] = {}
-    for record in records.values():
-        for tensor, counters in record.counters.items():
-            so_far = total.get(tensor)
-            total[tensor] = (
-                counters if so_far is None else [a + b for a, b in zip(so_far, counters, strict=True)]
-            )
-    return total
-
-
 def build_manifest(
     plan: Plan,
-    records: Mapping[Unit, PartRecord],
+    finished: FinishedParts,
     files: Mapping[str, int],
     checksums: Mapping[tuple[int, int], str] | None = None,
 ) -> bytes:
     """The manifest's bytes.
 
     Args:
-        records: of every part.
+        finished: every part.
         files: small files by name, with their size.
         checksums: of source files, by (source, file), as they were read.
     """
@@ -67,9 +55,9 @@ def build_manifest(
             }
             for index, source in enumerate(job.sources)
         ],
-        "shards": _shards(plan, records),
+        "shards": _shards(plan, finished),
         "files": dict(sorted(files.items())),
-        "tensors": _tensors(plan, records),
+        "tensors": _tensors(plan, finished),
         "notes": list(plan.notes),
     }
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
@@ -83,11 +71,11 @@ def _source_file(file: SourceFile, checksum: str | None) -> dict[str, Any]:
     return found
 
 
-def _shards(plan: Plan, records: Mapping[Unit, PartRecord]) -> list[dict[str, Any]]:
+def _shards(plan: Plan, finished: FinishedParts) -> list[dict[str, Any]]:
     """Size and checksums. SHA-256 is kept by part: parts are made by many workers, in any order."""
     shards = []
     for index, shard in enumerate(plan.job.shards):
-        parts = [records[Unit(shard=index, number=number)] for number in range(1, shard.num_parts + 1)]
+        parts = finished.of_shard(index)
         shards.append(
             {
                 "name": shard.key,
@@ -100,8 +88,8 @@ def _shards(plan: Plan, records: Mapping[Unit, PartRecord]) -> list[dict[str, An
     return shards
 
 
-def _tensors(plan: Plan, records: Mapping[Unit, PartRecord]) -> dict[str, Any]:
-    job, counters = plan.job, tensor_counters(plan, records)
+def _tensors(plan: Plan, finished: FinishedParts) -> dict[str, Any]:
+    job, counters = plan.job, finished.counters()
     return {
         tensor.name: describe_tensor(counters.get(index), tensor.elements, job.num_models, tensor.action)
         for index, tensor in enumerate(job.tensors)

@@ -15,20 +15,20 @@ from awscrt.checksums import combine_crc64nvme
 from plait.errors import CommitUnknown, StoreRefused, UploadGone
 from plait_service.claim import Claim, check_claim
 from plait_service.existing import FINGERPRINT, MANIFEST, is_ours, published_fingerprint
+from plait_service.finished_parts import FinishedPart, FinishedParts
 from plait_workers.checkpoint.model import CONFIG, INDEX
-from plait_workers.job import Job, Unit
-from plait_workers.part_pass import PartRecord
+from plait_workers.job import Job
 from plait_workers.storage.base import ObjectInfo, ObjectStore, PartInfo, Upload
 
 Step = Callable[[str], None]
 """Told the name of each step before it is done; tests kill the driver there."""
 
 
-def shard_crc(records: Sequence[PartRecord]) -> int:
+def shard_crc(parts: Sequence[FinishedPart]) -> int:
     """The CRC64NVME of a whole shard, joined from its parts' in order."""
     crc = 0
-    for record in records:
-        crc = combine_crc64nvme(crc, record.crc64nvme, record.size)
+    for part in parts:
+        crc = combine_crc64nvme(crc, part.crc64nvme, part.size)
     return crc
 
 
@@ -38,7 +38,7 @@ def publish(
     job: Job,
     claim: Claim,
     uploads: Sequence[Upload],
-    records: Mapping[Unit, PartRecord],
+    finished: FinishedParts,
     files: Mapping[str, bytes],
     manifest: bytes,
     step: Step,
@@ -62,8 +62,7 @@ def publish(
 
     for index, shard in enumerate(job.shards):
         begin(f"complete {shard.key}")
-        parts = [records[Unit(shard=index, number=number)] for number in range(1, shard.num_parts + 1)]
-        _complete(store, claim, uploads[index], parts)
+        _complete(store, claim, uploads[index], finished.of_shard(index))
     last = [key for key in (INDEX, CONFIG) if key in files]
     for key in [*(key for key in sorted(files) if key not in last), *last]:
         begin(f"put {key}")
@@ -77,13 +76,13 @@ def publish(
         raise CommitUnknown("another result was published meanwhile", where=f"{store.uri}/{MANIFEST}")
 
 
-def _complete(store: ObjectStore, claim: Claim, upload: Upload, records: Sequence[PartRecord]) -> None:
-    crc = f"{shard_crc(records):016x}"
+def _complete(store: ObjectStore, claim: Claim, upload: Upload, finished: Sequence[FinishedPart]) -> None:
+    crc = f"{shard_crc(finished):016x}"
     try:
         try:
-            store.complete(upload, _listed(store, upload, records), crc64nvme=crc)
+            store.complete(upload, _listed(store, upload, finished), crc64nvme=crc)
         except StoreRefused:  # InvalidPart: a part was sent again since it was listed
-            store.complete(upload, _listed(store, upload, records), crc64nvme=crc)
+            store.complete(upload, _listed(store, upload, finished), crc64nvme=crc)
     except UploadGone:
         info = store.head(upload.key)
         if is_ours(info, claim.fingerprint, upload.size) and info and info.crc64nvme in (crc, None):
@@ -100,7 +99,7 @@ def _complete(store: ObjectStore, claim: Claim, upload: Upload, records: Sequenc
         ) from None
 
 
-def _listed(store: ObjectStore, upload: Upload, records: Sequence[PartRecord]) -> list[PartInfo]:
+def _listed(store: ObjectStore, upload: Upload, finished: Sequence[FinishedPart]) -> list[PartInfo]:
     """The parts as the store has them: of those sent more than once the one on record, if it is there.
 
     Under SSE-KMS two sendings of the same bytes have two ETags, and the store may keep either or both.
@@ -109,11 +108,11 @@ def _listed(store: ObjectStore, upload: Upload, records: Sequence[PartRecord]) -
     for part in store.list_parts(upload):
         listed.setdefault(part.number, []).append(part)
     parts: list[PartInfo] = []
-    for record in records:
-        sent = [part for part in listed.get(record.unit.number, ()) if part.size == record.size]
+    for known in finished:
+        sent = [part for part in listed.get(known.number, ()) if part.size == known.size]
         if not sent:
             raise UploadGone("a finished part is gone", where=f"{store.uri}/{upload.key}")
-        parts.append(next((part for part in sent if part.etag == record.etag), sent[-1]))
+        parts.append(next((part for part in sent if part.etag == known.etag), sent[-1]))
     return parts
 
 

@@ -8,15 +8,18 @@ the worker's memory, which no TLS does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from plait.errors import SourceCorrupt
+from plait_service.finished_parts import FinishedParts
 from plait_workers.checksums import ALGORITHMS, Algorithm
 from plait_workers.job import Job, SourceFile, Unit
-from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import ObjectStore, RangeReader
 
 _STEP: Final = 1 << 20
@@ -26,12 +29,13 @@ FileId = tuple[int, int]
 """(source, file) as a job numbers them."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class _Stretch:
+class _Stretch(NamedTuple):
+    """What part ``row`` read of a file."""
+
+    row: int
     start: int
     stop: int
     value: int
-    unit: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Checked:
     damaged: tuple[Unit, ...]
 
 
-def check_sources(job: Job, stores: Sequence[ObjectStore], records: Iterable[PartRecord]) -> Checked:
+def check_sources(job: Job, stores: Sequence[ObjectStore], finished: FinishedParts) -> Checked:
     """Join what was read of each source file, and compare.
 
     Cost: the bytes that no unit read; a file that differs is read once more, to find out where.
@@ -56,29 +60,32 @@ def check_sources(job: Job, stores: Sequence[ObjectStore], records: Iterable[Par
         SourceCorrupt: a file is not what its store says, or its header arrived damaged.
         SourceChanged: it was replaced meanwhile.
     """
-    stretches: dict[FileId, list[_Stretch]] = {
-        (source, number): []
-        for source, place in enumerate(job.sources)
-        for number, file in enumerate(place.files)
-        if file.algorithm
-    }
-    for record in records:
-        unit = (record.unit.shard, record.unit.number)
-        for source, number, start, stop, value in record.reads:
-            found = _Stretch(start=start, stop=stop, value=value, unit=unit)
-            stretches[source, number].append(found)
+    rows, reads = finished.reads()
     checksums: dict[FileId, str] = {}
-    damaged: set[Unit] = set()
+    damaged: set[int] = set()
 
-    def check(file: FileId) -> None:
-        checker = _FileCheck(job.sources[file[0]].files[file[1]], stores[file[0]])
-        checksums[file], again = checker.check(sorted(stretches[file]))
+    def check(span: tuple[int, int]) -> None:
+        begin, end = span
+        source, number = int(reads["source"][begin]), int(reads["file"][begin])
+        columns = (rows, reads["start"], reads["stop"], reads["value"])
+        stretches = [*map(_Stretch, *(column[begin:end].tolist() for column in columns))]
+        checker = _FileCheck(job.sources[source].files[number], stores[source])
+        checksums[source, number], again = checker.check(stretches)
         damaged.update(again)
 
     # What nobody has read, such as the base of an average, is not read for this either.
     with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(check, [file for file, found in stretches.items() if found]))
-    return Checked(checksums=checksums, damaged=tuple(damaged))
+        list(pool.map(check, _spans(reads)))
+    return Checked(checksums=checksums, damaged=tuple(finished.unit(row) for row in sorted(damaged)))
+
+
+def _spans(reads: npt.NDArray[Any]) -> list[tuple[int, int]]:
+    """Where in sorted reads those of each file lie."""
+    if not len(reads):
+        return []
+    ids = np.stack([reads["source"], reads["file"]], axis=1)
+    begins = [0, *(np.flatnonzero((ids[1:] != ids[:-1]).any(axis=1)) + 1).tolist()]
+    return [*zip(begins, [*begins[1:], len(reads)], strict=True)]
 
 
 class _FileCheck:
@@ -91,8 +98,8 @@ class _FileCheck:
         self._algorithm: Algorithm = ALGORITHMS[file.algorithm]
         self._reader: RangeReader | None = None
 
-    def check(self, stretches: Sequence[_Stretch]) -> tuple[str, list[Unit]]:
-        """The file's checksum, and the units that must read it again."""
+    def check(self, stretches: Sequence[_Stretch]) -> tuple[str, list[int]]:
+        """The file's checksum, and the rows of parts that must read it again."""
         try:
             found = self._algorithm.hexadecimal(self._join(stretches))
             if not self._file.checksum or found == self._file.checksum:
@@ -129,12 +136,10 @@ class _FileCheck:
             scan.close()
         return value
 
-    def _compare(self, stretches: Sequence[_Stretch]) -> list[Unit]:
+    def _compare(self, stretches: Sequence[_Stretch]) -> list[int]:
         """Read the file again: where it differs from what was read before, that was damaged on its way."""
         again = [
-            Unit(shard=stretch.unit[0], number=stretch.unit[1])
-            for stretch in stretches
-            if self._read(stretch.start, stretch.stop) != stretch.value
+            stretch.row for stretch in stretches if self._read(stretch.start, stretch.stop) != stretch.value
         ]
         header = self._algorithm.hexadecimal(self._read(0, self._file.header_bytes))
         if again and header == self._file.header_checksum:

@@ -171,7 +171,7 @@ def _killer(orders: Orders, prepared: Prepared) -> Callable[[Progress], None]:
 
     def on_progress(progress: Progress) -> None:
         if progress.done_bytes > finished:
-            while len(read_journals(prepared.output)) < orders.die_after_parts:
+            while len([*read_journals(prepared.output)]) < orders.die_after_parts:
                 time.sleep(0.002)
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -138,6 +138,10 @@ class Dispatcher(Generic[U]):
         """Units that are not done."""
         return len(self._open)
 
+    def is_open(self, unit: U) -> bool:
+        """Whether a unit is not done."""
+        return unit in self._open
+
     def held_by(self, worker: str) -> tuple[U, ...]:
         """What a worker should have now."""
         return tuple(self._workers[worker].held) if worker in self._workers else ()

@@ -248,9 +248,11 @@ class Round:
             record = records[unit]
             assert record is not None
             self._made(unit, record.size)
+            self._credit.pop(unit, None)
             self._work.on_done(record)
         for unit, made in answer.running.items():
-            self._made(unit, made)
+            if self._dispatcher.is_open(unit):  # else this is the slower copy
+                self._made(unit, made)
         life.has_done |= bool(records)
         self._counters.done(len(first), life.place.name)
         if any(result.out_of_memory for result in fresh):
