@@ -1,11 +1,11 @@
-"""Merges on a Ray cluster of hosts whose cards are limited; very many units; what Ray costs on one machine.
+"""Merges on a Ray cluster of hosts with limited cards; very many units; what Ray costs on one machine.
 
     python benchmarks/cluster.py scaling --save
     python benchmarks/cluster.py failures --save
     python benchmarks/cluster.py overhead --save
     python benchmarks/cluster.py driver --save
 
-`scaling` and `failures` make the hosts (cluster_network.py): they need root and iproute2, and leave nothing.
+`scaling` and `failures` make the hosts (tests/support/network.py): they need root and iproute2, and leave nothing.
 The others are on a private cluster of this machine: `overhead` of one worker, `driver` of workers that do
 nothing. (Not called ray.py: a script's folder comes first where Python looks for modules, so that
 `import ray` would find it.)
@@ -23,8 +23,7 @@ from typing import Any
 
 from checkpoints import fill, make_headers, model_names
 from cluster_driver import driver
-from cluster_network import FRAME, MBIT, PAYLOAD
-from cluster_nodes import Cluster, Said, busy
+from cluster_nodes import FRAME, MBIT, PAYLOAD, Cluster, Said, busy
 from cluster_overhead import overhead
 from common import DATA, Figure, note, parser_of, report
 from s3_places import OUT, spec_of

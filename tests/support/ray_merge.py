@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -197,9 +198,12 @@ class AtPart:
 
 @contextmanager
 def proxied(
-    job: RayJob, after: Callable[[Label], None] = lambda _label: None, choose: Choose = lambda _label: None
+    job: RayJob,
+    after: Callable[[Label], None] = lambda _label: None,
+    choose: Choose = lambda _label: None,
+    listening: socket.socket | None = None,
 ) -> Iterator[S3Proxy]:
-    with S3Proxy(job.bucket.access, choose, after) as proxy:
+    with S3Proxy(job.bucket.access, choose, after, listening) as proxy:
         yield proxy
 
 

@@ -51,6 +51,7 @@ class S3Proxy:
         server: what it stands before.
         choose: what goes wrong.
         after: told of each request that the server has answered, before the client is.
+        listening: the socket that it accepts connections from; on the loopback if absent.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class S3Proxy:
         server: Access,
         choose: Choose = lambda _label: None,
         after: Callable[[Label], None] = lambda _label: None,
+        listening: socket.socket | None = None,
     ) -> None:
         self.calls: list[Label] = []
         self.struck: list[tuple[Label, Kind]] = []
@@ -70,13 +72,14 @@ class S3Proxy:
         self._counts: Counter[Label] = Counter()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = listening or socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        host, port = self._listening.getsockname()[:2]
+        return f"http://{host}:{port}"
 
     @property
     def access(self) -> Access:

@@ -10,17 +10,19 @@ at the end of the block all processes in them are killed and nothing is left. Ne
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-
-from common import note
 
 MBIT = 10**6
 """Bits a second."""
@@ -32,6 +34,7 @@ QUEUE_MS = 200
 """How long a packet may wait for the card; what would wait longer is dropped."""
 _NAMESPACES = Path("/run/netns")
 _GONE_WITHIN = 10.0
+_CLONE_NEWNET = 0x40000000
 
 
 class Host:
@@ -43,6 +46,25 @@ class Host:
         self._switch = switch
         self._port = port
 
+    def inside(self, command: Sequence[str | os.PathLike[str]]) -> list[str]:
+        """The command that runs another one here."""
+        return ["nsenter", f"--net={_NAMESPACES / self._name}", *map(str, command)]
+
+    def listen(self) -> socket.socket:
+        """A listening socket on a free port here, for a server that is a thread of this process."""
+        made: list[socket.socket] = []
+
+        def make() -> None:  # a thread may be of another namespace than its process; it ends with it
+            with open(_NAMESPACES / self._name) as namespace:
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            made.append(socket.create_server((self.address, 0)))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        return made[0]
+
     def start(
         self,
         command: Sequence[str | os.PathLike[str]],
@@ -51,7 +73,7 @@ class Host:
         log: Path | None = None,
     ) -> subprocess.Popen[str]:
         """Start a process here; its standard output is a pipe, or goes to ``log`` with its errors."""
-        entered = ["nsenter", f"--net={_NAMESPACES / self._name}", *command]
+        entered = self.inside(command)
         environment = {**os.environ, **(env or {})}
         if log is None:
             return subprocess.Popen(entered, env=environment, stdout=subprocess.PIPE, text=True)
@@ -78,6 +100,10 @@ class Host:
         """Take the cable out."""
         _ip("-n", self._switch, "link", "set", self._port, "down")
 
+    def mend(self) -> None:
+        """Put the cable in again."""
+        _ip("-n", self._switch, "link", "set", self._port, "up")
+
     def limit(self, rate: float) -> None:
         """Limit the card to ``rate`` bits a second, in each direction."""
         for namespace, device in ((self._name, "eth0"), (self._switch, self._port)):
@@ -92,12 +118,17 @@ class Host:
         return sum(int(word) for word in text.partition("dropped ")[2].partition(",")[:1] if word)
 
 
+def can_make_networks() -> bool:
+    """Whether this process may make namespaces, and has the commands for it."""
+    return os.geteuid() == 0 and all(map(shutil.which, ("ip", "tc", "nsenter")))
+
+
 class Network:
     """A switch and its hosts, from here to the end of a ``with`` block."""
 
     def __init__(self) -> None:
-        if os.geteuid() != 0 or not shutil.which("tc"):
-            raise SystemExit("network namespaces need root and iproute2")
+        if not can_make_networks():
+            raise RuntimeError("network namespaces need root, iproute2 and util-linux")
         self._prefix = f"plait-{os.getpid()}"
         self._switch = f"{self._prefix}-switch"
         self._hosts: list[Host] = []
@@ -116,7 +147,7 @@ class Network:
         Args:
             rate: of its card in bits a second, each way; None for no limit.
         """
-        number = len(self._hosts) + 1
+        number = len(self._names)
         full, port, address = f"{self._prefix}-{name}", f"port{number}", f"10.77.0.{number}"
         self._names.append(full)
         _ip("netns", "add", full)
@@ -132,14 +163,14 @@ class Network:
         return host
 
     def close(self) -> None:
-        """Kill all that runs on the hosts, and remove them."""
-        for host in self._hosts:
-            host.kill()
-        for name in reversed(self._names):
+        """Kill all that runs on the hosts, and remove them; a second call does nothing."""
+        while self._hosts:
+            self._hosts.pop().kill()
+        while self._names:
             try:
-                _ip("netns", "del", name)
+                _ip("netns", "del", self._names.pop())
             except RuntimeError as error:
-                note(str(error))
+                warnings.warn(str(error), stacklevel=2)
 
     def __enter__(self) -> Network:
         return self
