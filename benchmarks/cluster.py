@@ -5,9 +5,9 @@
     python benchmarks/cluster.py overhead --save
     python benchmarks/cluster.py driver --save
 
-`scaling` and `failures` make the hosts (tests/support/network.py): they need root and iproute2, and leave nothing.
-The others are on a private cluster of this machine: `overhead` of one worker, `driver` of workers that do
-nothing. (Not called ray.py: a script's folder comes first where Python looks for modules, so that
+`scaling` and `failures` make the hosts: they need root and iproute2, and leave nothing. The others are on a
+private cluster of this machine: `overhead` of one worker, `driver` of workers that do nothing.
+(Not called ray.py: a script's folder comes first where Python looks for modules, so that
 `import ray` would find it.)
 """
 
