@@ -52,7 +52,10 @@ def decode_record(data: Sequence[Any]) -> PartRecord:
 
 
 class Journal:
-    """Collects records from many threads. A flush that waits for a disk keeps no other from ending."""
+    """Collects records from many threads. A flush that waits for a disk keeps no other from ending.
+
+    What waits for a flush waits as the text that will be put: a fifth of the objects' memory.
+    """
 
     def __init__(self, store: ObjectStore, *, epoch: int, driver: str) -> None:
         self._store = store
@@ -60,12 +63,14 @@ class Journal:
         self._number = 0
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._pending: list[PartRecord] = []
+        self._pending: list[tuple[int, str]] = []
+        self._written = 0
 
     def add(self, record: PartRecord) -> None:
         """Note a finished part; it is on record after the next flush."""
+        text = json.dumps(encode_record(record), separators=(",", ":"))
         with self._lock:
-            self._pending.append(record)
+            self._pending.append((record.unit.shard, text))
 
     def flush(self, uploads: Sequence[Upload], *, durable: bool = True) -> None:
         """Put what was added on record, data first.
@@ -75,24 +80,22 @@ class Journal:
             durable: sync the data before; without it, records outlive this process but not the machine.
         """
         with self._lock:
-            taken = list(self._pending)
-        if not taken:
-            return
+            end = self._written + len(self._pending)
+            shards = {shard for shard, _ in self._pending}
         if durable:
-            for shard in sorted({record.unit.shard for record in taken}):
+            for shard in sorted(shards):
                 self._store.flush(uploads[shard])
         with self._writing:  # one object at a time, and no record in two of them
             with self._lock:
-                still = {id(record) for record in self._pending}
-            fresh = [record for record in taken if id(record) in still]
+                fresh = [text for _, text in self._pending[: max(0, end - self._written)]]
             if not fresh:
                 return
-            data = json.dumps([encode_record(record) for record in fresh], separators=(",", ":"))
+            data = f"[{','.join(fresh)}]"
             self._store.put(f"{self._name}-{self._number:06d}.json", data.encode(), if_absent=True)
             self._number += 1
-            written = {id(record) for record in fresh}
             with self._lock:
-                self._pending = [record for record in self._pending if id(record) not in written]
+                del self._pending[: len(fresh)]
+                self._written += len(fresh)
 
 
 def read_journals(store: ObjectStore) -> Iterator[PartRecord]:
