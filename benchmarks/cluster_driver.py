@@ -95,7 +95,7 @@ def driver(options: argparse.Namespace) -> list[Figure]:
                 executor.close()
     rate, most = units / driven.seconds, max(driven.resident.values())
     marks = sorted(driven.resident)
-    # What waits for the journal's next part (a second of records), and Ray's own buffers, find their room once.
+    # What waits for the journal (a second of records), and Ray's own buffers, find their room once.
     half = len(marks) // 2
     first, second = (max(driven.resident[mark] for mark in part) for part in (marks[:half], marks[half:]))
     return [
