@@ -10,7 +10,7 @@ import pytest
 from awscrt.checksums import crc64nvme
 from botocore.credentials import Credentials
 
-from plait.errors import AccessDenied, SourceChanged, StoreUnavailable
+from plait.errors import AccessDenied, SourceChanged, StoreUnavailable, UploadGone
 from plait.spec_storage import StoreOptions
 from plait_workers.storage.s3.checksums import to_base64
 from plait_workers.storage.s3.connection import Connection
@@ -142,6 +142,20 @@ class TestBotocoreIsAsked:
         for _ in range(3):
             assert store.head("first") is not None
         assert watched.ordinary == ["HeadObject"]
+
+    def test_when_a_part_is_refused_its_body_is_sent_again(self, watched: Watched) -> None:
+        store = known(watched, StoreOptions(timeout=2.0))
+        upload = store.create_upload("a", size=len(DATA), metadata={})
+        store.abort(upload)
+        watched.ordinary.clear()
+        writer = store.begin_part(upload, 1, offset=0, size=len(DATA), step=len(DATA))
+        writer.reserve(len(DATA))[:] = DATA
+        writer.commit()
+        with pytest.raises(UploadGone):
+            writer.finish(crc64nvme=crc64nvme(DATA))
+        assert watched.ordinary == [
+            "UploadPart"
+        ]  # a second one had waited for an answer to a body of nothing
 
     def test_when_a_source_changed(self, watched: Watched) -> None:
         store = known(watched)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ class Client:
         """
         answer = self.direct.ask(operation, arguments)
         if answer is None:
+            body = arguments.get("Body")
+            if isinstance(body, io.IOBase):
+                body.seek(0)  # the short way may have sent it
             answer = getattr(self.ordinary, operation)(**arguments)
             self.direct.learn(operation, arguments)
         return answer
