@@ -125,19 +125,20 @@ class ObjectContract:
         assert store.put("a", b"three", if_absent=True)
 
     def test_six_threads_and_one_winner(self, open_store: OpenStore) -> None:
+        stores = [open_store() for _ in range(6)]
         for number in range(10):
             barrier = threading.Barrier(6)
 
             def claim(who: int, key: str = f"claim-{number}", barrier: threading.Barrier = barrier) -> bool:
-                store = open_store()
                 barrier.wait(30)
-                return store.put(key, str(who).encode() * 500, if_absent=True, metadata={"who": str(who)})
+                return stores[who].put(
+                    key, str(who).encode() * 500, if_absent=True, metadata={"who": str(who)}
+                )
 
             with ThreadPoolExecutor(6) as pool:
                 won = list(pool.map(claim, range(6)))
             assert sum(won) == 1
-            winner = str(won.index(True))
-            store = open_store()
+            winner, store = str(won.index(True)), stores[0]
             assert store.get(f"claim-{number}", limit=500) == winner.encode() * 500
             info = store.head(f"claim-{number}")
             assert info is not None
@@ -163,24 +164,24 @@ class ObjectContract:
         assert keys(store) == []
 
     def test_of_six_that_replace_a_version_one_succeeds(self, open_store: OpenStore) -> None:
+        stores = [open_store() for _ in range(6)]
         for number in range(10):
             key = f"pointer-{number}"
-            open_store().put(key, b"first")
-            first = open_store().head(key)
+            stores[0].put(key, b"first")
+            first = stores[1].head(key)
             assert first is not None
             barrier = threading.Barrier(6)
 
             def replace(
                 who: int, key: str = key, version: str = first.version, barrier: threading.Barrier = barrier
             ) -> bool:
-                store = open_store()
                 barrier.wait(30)
-                return store.replace(key, b"%d" % who * 500, version=version)
+                return stores[who].replace(key, b"%d" % who * 500, version=version)
 
             with ThreadPoolExecutor(6) as pool:
                 won = list(pool.map(replace, range(6)))
             assert sum(won) == 1
-            assert open_store().get(key, limit=500) == b"%d" % won.index(True) * 500
+            assert stores[2].get(key, limit=500) == b"%d" % won.index(True) * 500
 
     def test_an_overwriter_shows_whole_objects(self, open_store: OpenStore) -> None:
         open_store().put("a", b"0" * 5000)

@@ -153,9 +153,7 @@ class TestBotocoreIsAsked:
         writer.commit()
         with pytest.raises(UploadGone):
             writer.finish(crc64nvme=crc64nvme(DATA))
-        assert watched.ordinary == [
-            "UploadPart"
-        ]  # a second one had waited for an answer to a body of nothing
+        assert watched.ordinary == ["UploadPart"]  # no second one, after waiting for an answer in vain
 
     def test_when_a_source_changed(self, watched: Watched) -> None:
         store = known(watched)
