@@ -126,7 +126,7 @@ class ObjectContract:
 
     def test_six_threads_and_one_winner(self, open_store: OpenStore) -> None:
         stores = [open_store() for _ in range(6)]
-        for number in range(10):
+        for number in range(5):
             barrier = threading.Barrier(6)
 
             def claim(who: int, key: str = f"claim-{number}", barrier: threading.Barrier = barrier) -> bool:
@@ -165,7 +165,7 @@ class ObjectContract:
 
     def test_of_six_that_replace_a_version_one_succeeds(self, open_store: OpenStore) -> None:
         stores = [open_store() for _ in range(6)]
-        for number in range(10):
+        for number in range(5):
             key = f"pointer-{number}"
             stores[0].put(key, b"first")
             first = stores[1].head(key)
