@@ -21,7 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 KERNELS = Path("workers/plait_workers/kernels")
 LIBRARY = KERNELS / "_native.so"
 # Levels of x86-64 that kernels are compiled for; a processor takes the highest that it can run.
-LEVELS = {"x86_64": ("v2", "v3")}
+LEVELS = {"x86_64": ("v2", "v3", "v4")}
 FLAGS = (
     "-O3 -std=c11 -fPIC -fvisibility=hidden -fno-sanitize=undefined -Wall -Wextra -Werror "
     # Results are the same to the bit on every processor: each operation rounds by itself.

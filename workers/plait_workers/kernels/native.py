@@ -20,7 +20,7 @@ F64Array = npt.NDArray[np.float64]
 Pointer: TypeAlias = ctypes.c_void_p
 
 _LIBRARY: Final = Path(__file__).with_name("_native.so")
-_LEVELS: Final = {0: ("base",), 1: (), 2: ("v2",), 3: ("v3", "v2")}
+_LEVELS: Final = {0: ("base",), 1: (), 2: ("v2",), 3: ("v3", "v2"), 4: ("v4", "v3", "v2")}
 """By what ``plait_level`` says: the levels that this processor runs, the best first."""
 
 

@@ -5,7 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef __AVX2__
+#if defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#include <immintrin.h>
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
 #include <immintrin.h>
 #define VECTOR_BYTES 32
 #else
@@ -30,7 +33,9 @@ INLINE void store_words(uint32_t *to, words value) { *(words_in_memory *)to = va
 
 // Even lanes of a, each followed by the same of b.
 INLINE words evens(words a, words b) {
-#if VECTOR_BYTES == 32
+#if VECTOR_BYTES == 64
+    return __builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+#elif VECTOR_BYTES == 32
     return __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
 #else
     return __builtin_shufflevector(a, b, 0, 4, 2, 6);
@@ -39,7 +44,9 @@ INLINE words evens(words a, words b) {
 
 // Odd lanes of a, each followed by the same of b.
 INLINE words odds(words a, words b) {
-#if VECTOR_BYTES == 32
+#if VECTOR_BYTES == 64
+    return __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+#elif VECTOR_BYTES == 32
     return __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
 #else
     return __builtin_shufflevector(a, b, 1, 5, 3, 7);
@@ -58,7 +65,9 @@ INLINE words multiply_high(words a, words b) {
 
 // Whether any bit is set.
 INLINE int any(longs value) {
-#ifdef __AVX2__
+#if VECTOR_BYTES == 64
+    return _mm512_test_epi64_mask((__m512i)value, (__m512i)value) != 0;
+#elif VECTOR_BYTES == 32
     return !_mm256_testz_si256((__m256i)value, (__m256i)value);
 #else
     return (value[0] | value[1]) != 0;
@@ -67,7 +76,9 @@ INLINE int any(longs value) {
 
 // a where the mask's lanes are all ones, b where they are zero.
 INLINE longs choose(longs mask, longs a, longs b) {
-#ifdef __AVX2__
+#if VECTOR_BYTES == 64
+    return (longs)_mm512_ternarylogic_epi64((__m512i)mask, (__m512i)a, (__m512i)b, 0xCA);
+#elif VECTOR_BYTES == 32
     return (longs)_mm256_blendv_epi8((__m256i)b, (__m256i)a, (__m256i)mask);
 #else
     return b ^ ((a ^ b) & mask);
@@ -76,7 +87,12 @@ INLINE longs choose(longs mask, longs a, longs b) {
 
 // table[index], lane by lane, of a table with room for 32 entries of which `size` count.
 INLINE words look_up(const uint32_t *table, size_t size, words index) {
-#ifdef __AVX2__
+#if VECTOR_BYTES == 64
+    if (size <= 32) {
+        const __m512i low = (__m512i)load_words(table), high = (__m512i)load_words(table + WORDS);
+        return (words)_mm512_permutex2var_epi32(low, (__m512i)index, high);
+    }
+#elif VECTOR_BYTES == 32
     __m256i at = (__m256i)index;
     if (size <= 32) {
         __m256i found = _mm256_permutevar8x32_epi32((__m256i)load_words(table), at);
