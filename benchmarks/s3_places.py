@@ -35,6 +35,9 @@ from weed import Weed
 OUT = "out"
 SELECT: dict[str, object] = {"name": "select", "resample": 4}
 _PART = 64 << 20
+_IDLE = 5.0
+"""Percent of one processor."""
+_MOST_SETTLING = 20.0
 
 Server = NullServer | Weed
 
@@ -182,7 +185,7 @@ def _send(client: Any, file: Path, key: str) -> None:
 
 
 def clear(server: Server) -> None:
-    """Remove outputs, and write dirty pages."""
+    """Remove outputs, write dirty pages, and let the server do what it does of itself afterwards."""
     if isinstance(server, NullServer):
         server.forget()
         return
@@ -190,6 +193,14 @@ def clear(server: Server) -> None:
     for item in client.list_objects_v2(Bucket=OUT).get("Contents", ()):
         client.delete_object(Bucket=OUT, Key=item["Key"])
     os.sync()
+    process = psutil.Process(server.pid)
+    process.cpu_percent()
+    ends = time.perf_counter() + _MOST_SETTLING
+    while time.perf_counter() < ends:
+        time.sleep(0.5)
+        if process.cpu_percent() < _IDLE:
+            return
+    note("the server is still busy with itself")
 
 
 def use(server: Server) -> None:
