@@ -14,15 +14,43 @@ from plait_service.prepare import Prepared
 from plait_workers.job import Unit
 from plait_workers.ranges import FileRanges, ranges_of
 from plait_workers.readers import Readers
-from plait_workers.storage.base import PartInfo, Upload
+from plait_workers.storage.base import PartInfo, PartWriter, Upload
 from plait_workers.workspace import Workspace
 
 
-class Moving:
-    """Reads every range of a job into scratch and sends parts as large as its own.
+class _Part:
+    """A part that is filled with what is read."""
 
-    The same units, ranges, steps, threads, buffers and requests as in a merge. A part has a checksum, as
-    the store compares it; what it holds is whatever lies in the reused buffer.
+    def __init__(self, writer: PartWriter, size: int, step: int) -> None:
+        self._writer, self._step = writer, step
+        self._reserved = memoryview(b"")
+        self._crc = 0
+        self.left = size
+
+    def reserve(self, size: int) -> memoryview:
+        """Room for the next bytes."""
+        self._reserved = self._writer.reserve(size)
+        return self._reserved
+
+    def commit(self) -> None:
+        """They are there."""
+        self._crc = crc64nvme(self._reserved, self._crc)
+        self._writer.commit()
+        self.left -= len(self._reserved)
+
+    def finish(self) -> tuple[PartInfo, int]:
+        """Send it; what nobody filled (a header) is whatever lies there."""
+        while self.left:
+            self.reserve(min(self._step, self.left))
+            self.commit()
+        return self._writer.finish(crc64nvme=self._crc), self._crc
+
+
+class Moving:
+    """Reads every range of a job, and sends parts as large as its own that hold the last source's bytes.
+
+    The same units, ranges, steps, threads, buffers and requests as in a merge. Parts hold weights, as servers
+    may press together what holds the same byte over and over.
     """
 
     def __init__(self, prepared: Prepared, budget: Budget) -> None:
@@ -65,16 +93,13 @@ class Moving:
         start, stop = shard.part_range(unit.number)
         upload = self._uploads[unit.shard]
         writer = self._store.begin_part(upload, unit.number, offset=start, size=stop - start, step=step)
-        self._read(ranges_of(self._job, shard.segments(unit.number)), workspace)
-        crc = 0
-        for at in range(start, stop, step):
-            crc = crc64nvme(writer.reserve(min(step, stop - at)), crc)
-            writer.commit()
-        return writer.finish(crc64nvme=crc), crc
+        part = _Part(writer, stop - start, step)
+        self._read(ranges_of(self._job, shard.segments(unit.number)), workspace, part)
+        return part.finish()
 
-    def _read(self, ranges: FileRanges, workspace: Workspace) -> None:
-        """All ranges in steps, a step of each source in turn."""
-        step = self._budget.step_bytes
+    def _read(self, ranges: FileRanges, workspace: Workspace, part: _Part) -> None:
+        """All ranges in steps, a step of each source in turn; the last source's into the part."""
+        step, last = self._budget.step_bytes, len(self._job.sources) - 1
         with self._readers.scan(ranges) as scans:
             steps = {
                 lane: [
@@ -86,7 +111,11 @@ class Moving:
                 for lane, wanted in steps.items():
                     if index < len(wanted):
                         at, size = wanted[index]
-                        scans[lane].read(at, workspace.scratch(lane[0], size))
+                        if lane[0] == last and part.left >= size:
+                            scans[lane].read(at, part.reserve(size))
+                            part.commit()
+                        else:
+                            scans[lane].read(at, workspace.scratch(lane[0], size))
 
     def _complete(self, index: int, upload: Upload) -> None:
         numbers = range(1, self._job.shards[index].num_parts + 1)
