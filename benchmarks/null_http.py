@@ -26,8 +26,8 @@ PARTS = "UploadPart"
 _STATUS = {200: "OK", 204: "No Content", 206: "Partial Content", 404: "Not Found", 412: "Precondition Failed"}
 _CODES = {404: "NoSuchKey", 412: "PreconditionFailed"}
 _GONE = "<Error><Code>NoSuchUpload</Code></Error>"
-_SCRATCH = bytearray(256 << 10)
-"""What arrives is forgotten: all threads may write it to one place."""
+_NOWHERE = bytearray(1 << 20)
+"""Says how much may be thrown away at once; nothing is ever written there."""
 
 
 class _Connection:
@@ -76,13 +76,15 @@ class _Connection:
         if self._headers.get("expect", "").lower() == "100-continue":
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         small = size < KEPT
-        target = memoryview(bytearray(size)) if small else memoryview(_SCRATCH)
+        target = memoryview(bytearray(size if small else len(self._rest)))
         done = min(size, len(self._rest))
         target[:done] = self._rest[:done]
         self._rest = self._rest[done:]
         while done < size:
-            place = target[done:] if small else target[: size - done]
-            count = self._socket.recv_into(place)
+            if small:
+                count = self._socket.recv_into(target[done:])
+            else:  # taken off the connection, and copied nowhere
+                count = self._socket.recv_into(_NOWHERE, min(size - done, len(_NOWHERE)), socket.MSG_TRUNC)
             if not count:
                 raise ConnectionError("the client left")
             done += count
