@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
     from plait.cli.run import exit_now, run
 
-    # No command does linear algebra; NumPy would start, and keep spinning for a while, a thread for each processor.
+    # No command does linear algebra: a BLAS would start a thread for each processor, which spins for a while.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     status = run(cli, list(sys.argv[1:] if arguments is None else arguments))
     if status:  # threads may still wait for a store; the interpreter would wait for them
