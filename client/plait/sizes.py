@@ -62,10 +62,11 @@ def format_size(n: int) -> str:
     digits, scale, unit = min(exact, default=(10_000, 1, ""))
     if digits < 10_000:
         return f"{_trim(Fraction(digits, scale))} {unit}"
-    return _rounded(n)
+    return rounded_size(n)
 
 
-def _rounded(n: int) -> str:
+def rounded_size(n: int) -> str:
+    """``n`` bytes with three digits, in powers of 1000: for sizes that stand beside each other."""
     units = list(_DECIMAL.items())
     for index, (unit, factor) in enumerate(units):
         value = Fraction(n, factor)

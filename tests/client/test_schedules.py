@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from plait.cli import main
 from plait.durations import parse_duration
 from plait.schedules import Schedule, ScheduleRequest, TickState
 
@@ -31,6 +33,16 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError):
         parse_duration(text)
+
+
+def test_a_file_that_is_not_there_is_no_spec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["schedule", "create", str(tmp_path / "nightly.yaml")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert said.startswith(f"source-missing: {tmp_path}/nightly.yaml: no such schedule")
+    assert "describes the schedule" in said
+    assert "merge.yaml" not in said
 
 
 def test_a_request_says_little() -> None:

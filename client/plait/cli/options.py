@@ -143,28 +143,33 @@ def read_spec(place: str, overrides: tuple[str, ...], *, here: bool = True) -> M
     return load_spec(text, name=name, overrides=overrides, methods=METHODS)
 
 
+_HINTS = {"spec": "Name the merge.yaml to run", "schedule": "Name the YAML file that describes the schedule"}
 _MOST = 1 << 20
 """Bytes of a spec; whoever reads it says so if there are more."""
 
 
-def spec_text(place: str) -> tuple[bytes, str]:
-    """The bytes of a spec in any of these places, and what errors call it."""
+def spec_text(place: str, *, kind: str = "spec") -> tuple[bytes, str]:
+    """The bytes of a spec in any of these places, and what errors call it.
+
+    Args:
+        kind: what is read, ``spec`` or ``schedule``.
+    """
     if place.lstrip().startswith("{"):
-        return place.encode(), "the spec"
+        return place.encode(), f"the {kind}"
     if place == "-":
         return sys.stdin.buffer.read(_MOST + 1), "standard input"
     if "://" in place:
-        return _stored_text(place), place
+        return _stored_text(place, kind), place
     try:
         with open(place, "rb") as file:
             return file.read(_MOST + 1), place
     except FileNotFoundError:
-        raise _no_spec(place) from None
+        raise _nothing(place, kind) from None
     except OSError as error:
-        raise SpecInvalid("the spec cannot be read", where=place, found=error.strerror) from None
+        raise SpecInvalid(f"the {kind} cannot be read", where=place, found=error.strerror) from None
 
 
-def _stored_text(place: str) -> bytes:
+def _stored_text(place: str, kind: str) -> bytes:
     from plait.uri import UriError, parse_uri
     from plait_workers.storage.registry import open_store
 
@@ -172,14 +177,14 @@ def _stored_text(place: str) -> bytes:
     try:
         text = open_store(parse_uri(folder)).get(name, limit=_MOST)
     except UriError as error:
-        raise SpecInvalid("the spec cannot be read", where=place, found=error.reason) from None
+        raise SpecInvalid(f"the {kind} cannot be read", where=place, found=error.reason) from None
     if text is None:
-        raise _no_spec(place)
+        raise _nothing(place, kind)
     return text
 
 
-def _no_spec(place: str) -> SourceMissing:
-    return SourceMissing("no such spec", where=place, hint="Name the merge.yaml to run")
+def _nothing(place: str, kind: str) -> SourceMissing:
+    return SourceMissing(f"no such {kind}", where=place, hint=_HINTS[kind])
 
 
 def prepare_with_budget(

@@ -95,13 +95,13 @@ def progress_fields(progress: Progress, seconds: float) -> dict[str, Any]:
 
 def progress_line(progress: Progress, seconds: float) -> str:
     """One line: bytes, share, rate, time left and shard."""
-    from plait.sizes import format_size
+    from plait.sizes import rounded_size
 
     there = progress.resumed_bytes + progress.done_bytes
     rate = progress.done_bytes / seconds if seconds > 0 else 0.0
     left = f"{(progress.total_bytes - there) / rate:.0f} s left" if rate else "time left unknown"
     share = there / progress.total_bytes if progress.total_bytes else 1.0
     return (
-        f"{format_size(there)} of {format_size(progress.total_bytes)} ({share:.0%}), "
-        f"{format_size(int(rate))}/s, {left}, {progress.shard}"
+        f"{rounded_size(there)} of {rounded_size(progress.total_bytes)} ({share:.0%}), "
+        f"{rounded_size(int(rate))}/s, {left}, {progress.shard}"
     )

@@ -148,7 +148,7 @@ def _read(file: str) -> ScheduleRequest:
     from plait.schedules import ScheduleRequest
     from plait.yaml_source import read_yaml
 
-    text, name = spec_text(file)
+    text, name = spec_text(file, kind="schedule")
     try:
         data = read_yaml(text, name=name).data
     except SpecInvalid as problem:

@@ -101,7 +101,7 @@ class Select(Method):
         if len(set(integers)) == 1:
             law = f"p = 1/{len(integers)} each"
         else:
-            law = "p = " + ", ".join(f"{integer}/{TOTAL}" for integer in integers)
+            law = "p = " + ", ".join(str(Fraction(integer, TOTAL)) for integer in integers)
         return f"select, resample {self.resample}, {law}"
 
     def merger(self, context: TensorContext) -> Merger:
