@@ -82,6 +82,8 @@ class Journal:
         with self._lock:
             end = self._written + len(self._pending)
             shards = {shard for shard, _ in self._pending}
+        if not shards:
+            return
         if durable:
             for shard in sorted(shards):
                 self._store.flush(uploads[shard])
