@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from plait_workers.methods.base import TensorContext
 Bits = npt.NDArray[np.unsignedinteger]
 DTYPE_NAMES = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2FNUZ", "U8", "I16", "I32", "I64")
 SELECTIONS = (0, 1, 4, "unlimited")
+CPU_INFO = Path("/proc/cpuinfo")
 SIZES = (1, 63, 65, 1024, 5003)
 
 
@@ -83,6 +85,15 @@ def on_every_level(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> list[
 
 def test_this_processor_has_levels_to_compare() -> None:
     assert len(levels()) == len(set(levels())) > (1 if "v3" in levels() else 0)
+
+
+@pytest.mark.skipif(
+    not CPU_INFO.exists() or "avx2" not in CPU_INFO.read_text(), reason="another kind of processor"
+)
+def test_the_best_level_is_what_the_system_says_of_its_processor() -> None:
+    flags = set(CPU_INFO.read_text().partition("flags")[2].partition("\n")[0].split())
+    wide = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= flags
+    assert levels()[0] == ("v4" if wide else "v3")
 
 
 @pytest.mark.parametrize("dtype", DTYPE_NAMES)
