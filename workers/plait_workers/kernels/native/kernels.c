@@ -34,7 +34,10 @@
 #define NAMED(name) name##_64
 #include "select_width.h"
 
-enum { AVERAGE_TILE = 2048 };
+enum {
+    AVERAGE_TILE = 2048, // elements: sums of a tile stay in the nearest cache
+    FETCHED = 256,       // elements between two looks ahead
+};
 
 // One call: K arrays of n bit patterns, each in its own format, and a place for the result.
 typedef struct {
