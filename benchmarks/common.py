@@ -197,6 +197,7 @@ def run(
         RuntimeError: it failed; with what it wrote to standard error.
     """
     environment = {**os.environ, **(env or {})}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its byte code
     started = time.perf_counter()
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if every is None else None
