@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from plait.cli import main
+from plait.cli import cli
 from plait.durations import parse_duration
+from plait.errors import SourceMissing
 from plait.schedules import Schedule, ScheduleRequest, TickState
 
 REQUEST: dict[str, Any] = {
@@ -35,14 +36,13 @@ def test_what_is_no_duration(text: str) -> None:
         parse_duration(text)
 
 
-def test_a_file_that_is_not_there_is_no_spec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["schedule", "create", str(tmp_path / "nightly.yaml")])
-    said = capsys.readouterr().err
-    assert ended.value.code == 1
-    assert said.startswith(f"source-missing: {tmp_path}/nightly.yaml: no such schedule")
-    assert "describes the schedule" in said
-    assert "merge.yaml" not in said
+def test_a_file_that_is_not_there_is_no_spec(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nightly.yaml")
+    with pytest.raises(SourceMissing) as caught:
+        cli.main(["schedule", "create", missing], standalone_mode=False)
+    assert str(caught.value).startswith(f"{missing}: no such schedule")
+    assert caught.value.hint is not None
+    assert "describes the schedule" in caught.value.hint
 
 
 def test_a_request_says_little() -> None:
