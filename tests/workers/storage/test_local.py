@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from plait_workers.storage.base import ObjectStore
 from plait_workers.storage.errors import map_os_error, os_errors
 from plait_workers.storage.local import LocalStore
 from plait_workers.storage.registry import open_store as open_uri
+from tests.support.limits import file_size_limit
 from tests.workers.storage.contract import OpenStore, keys
 from tests.workers.storage.contract_uploads import KEY, UploadContract, noise
 
@@ -113,17 +113,6 @@ class TestPlace:
         assert open_uri(parse_uri(f"file://{tmp_path}")).uri == str(tmp_path)
         with pytest.raises(SpecInvalid):
             open_uri(parse_uri("nosuch://host/path"))
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """The system refuses to make files larger than this, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager

@@ -24,8 +24,9 @@ from pathlib import Path
 from plait.errors import InternalError, SourceMissing, UploadGone
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartLimits, PartWriter, Upload
 from plait_workers.storage.errors import os_errors
-from plait_workers.storage.local_io import LocalPartWriter, OpenFile
+from plait_workers.storage.local_direct import MIN_DIRECT, DirectPartWriter, Lane, buffer_bytes
 from plait_workers.storage.local_objects import ATTEMPTS, NO_LINKS, LocalObjects, sync_folder
+from plait_workers.storage.local_parts import BLOCK, CachedPartWriter, PartPlace, UploadFile
 
 
 class LocalStore(LocalObjects):
@@ -33,7 +34,8 @@ class LocalStore(LocalObjects):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._files: dict[str, OpenFile] = {}
+        self._files: dict[str, UploadFile] = {}
+        self._lanes: list[Lane] = []
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -82,24 +84,24 @@ class LocalStore(LocalObjects):
                 raise
         return upload
 
-    def _file(self, upload: Upload) -> OpenFile:
+    def _file(self, upload: Upload) -> UploadFile:
         with self._lock:
             if upload.id not in self._files:
                 try:
-                    self._files[upload.id] = OpenFile(self._upload_folder(upload) / "data")
+                    self._files[upload.id] = UploadFile(self._upload_folder(upload) / "data")
                 except FileNotFoundError as error:
                     raise UploadGone("opening an upload", where=self._where(upload.key)) from error
             return self._files[upload.id]
 
     def part_buffer_bytes(self, part_size: int, step: int) -> int:
-        """One step: what is merged is written while it is still in cache."""
-        return min(part_size, step)
+        """Two buffers that take turns where parts may go past the page cache; else one step."""
+        return buffer_bytes(step) if part_size >= MIN_DIRECT else min(part_size, step)
 
     def begin_part(self, upload: Upload, number: int, *, offset: int, size: int, step: int) -> PartWriter:
-        """Write in steps, at the part's place in the preallocated file."""
+        """Write at the part's place in the preallocated file, past the page cache if that can be."""
         with os_errors("writing a part", self._where(upload.key)):
             file = self._file(upload)
-        return LocalPartWriter(
+        place = PartPlace(
             file=file,
             log=self._upload_folder(upload) / "parts",
             where=self._where(upload.key),
@@ -108,6 +110,9 @@ class LocalStore(LocalObjects):
             size=size,
             step=step,
         )
+        if file.is_direct and size >= MIN_DIRECT and offset % BLOCK == 0:
+            return DirectPartWriter(place, self._lanes)
+        return CachedPartWriter(place)
 
     def flush(self, upload: Upload) -> None:
         """fdatasync of the data."""

@@ -1,20 +1,14 @@
-"""Reading and writing ranges of local files."""
+"""Reading ranges of local files."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-from plait.errors import InternalError, SourceChanged, SourceMissing, UploadGone
-from plait_workers.storage.base import PartInfo, RangeReader, Scan
+from plait.errors import SourceChanged, SourceMissing
+from plait_workers.storage.base import RangeReader, Scan
 from plait_workers.storage.errors import os_errors
-
-_SYNC_FILE_RANGE_WRITE: Final = 2
 
 
 def version_of(status: os.stat_result) -> str:
@@ -89,86 +83,3 @@ class LocalScan:
 
     def close(self) -> None:
         """The reader stays open for others."""
-
-
-class OpenFile:
-    """A descriptor, closed with the last that holds it: a late writer never meets its number reused."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-def start_writeback(descriptor: int, offset: int, size: int) -> None:
-    """Let the disk begin with a range now, without waiting: the sync at the end then has little left.
-
-    A hint, on Linux alone; what it does or does not do shows in no result.
-    """
-    call = _sync_file_range()
-    if call is not None and size:
-        call(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), _SYNC_FILE_RANGE_WRITE)
-
-
-@functools.cache
-def _sync_file_range() -> Callable[..., int] | None:
-    return getattr(ctypes.CDLL(None), "sync_file_range", None)
-
-
-class LocalPartWriter:
-    """Writes a part in steps with ``pwrite``, then notes it in the upload's log."""
-
-    def __init__(
-        self, *, file: OpenFile, log: Path, where: str, number: int, offset: int, size: int, step: int
-    ) -> None:
-        self._file = file
-        self._log = log
-        self._where = where
-        self._number = number
-        self._offset = offset
-        self._size = size
-        self._written = 0
-        self._buffer = memoryview(bytearray(min(step, size)))
-        self._reserved = self._buffer[:0]
-
-    def reserve(self, size: int) -> memoryview:
-        """The front of the one step buffer."""
-        if self._written + size > self._size or size > len(self._buffer):
-            raise InternalError("a part is written past its end", where=self._where)
-        self._reserved = self._buffer[:size]
-        return self._reserved
-
-    def commit(self) -> None:
-        """Write the step at its place; not if the file has become the object meanwhile."""
-        if not self._log.exists():
-            raise UploadGone("writing a part", where=self._where)
-        done = 0
-        with os_errors("writing a part", self._where):
-            while done < len(self._reserved):
-                at = self._offset + self._written + done
-                done += os.pwrite(self._file.descriptor, self._reserved[done:], at)
-        self._written += done
-
-    def finish(self, *, crc64nvme: int) -> PartInfo:
-        """Append to the log: one short write, whole or recognisably cut.
-
-        The line begins with its own line break, so that it never continues one that was cut.
-        """
-        if self._written != self._size:
-            raise InternalError("a part is not whole", where=self._where)
-        start_writeback(self._file.descriptor, self._offset, self._size)
-        part = PartInfo(number=self._number, size=self._size, etag=f"{crc64nvme:016x}")
-        line = f"\n{part.number} {part.size} {part.etag} ;\n".encode()
-        try:
-            log = os.open(self._log, os.O_WRONLY | os.O_APPEND)
-        except FileNotFoundError as error:
-            raise UploadGone("finishing a part", where=self._where) from error
-        try:
-            with os_errors("finishing a part", self._where):
-                if os.write(log, line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(log)
-        return part

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import psutil
 
 from plait_workers.kernels.native import library
 from plait_workers.storage.local_io import LocalReader
+from plait_workers.storage.mounts import file_system_of
 
 _LOCAL_SYSTEMS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "zfs", "overlay"})
 
@@ -65,17 +65,7 @@ def can_map(path: Path) -> bool:
     """Whether a file lies on a file system of this machine, on a system that we know."""
     if sys.platform != "linux" or sys.maxsize < 2**32:
         return False
-    with suppress(OSError):
-        return _is_local(os.stat(path).st_dev, str(path.resolve().parent))
-    return False
-
-
-@functools.lru_cache(maxsize=256)
-def _is_local(_device: int, folder: str) -> bool:
-    mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
-    while folder not in mounts and folder != "/":
-        folder = os.path.dirname(folder)
-    return mounts.get(folder) in _LOCAL_SYSTEMS
+    return file_system_of(path) in _LOCAL_SYSTEMS
 
 
 class MappedReader(LocalReader):

@@ -1,0 +1,104 @@
+"""Writes parts of a local upload past the page cache, beside the merge.
+
+A merge does not read what it writes. Through the page cache its output would be copied once more, be
+charged to the container, and push out the sources. So two buffers take turns: one is filled, the
+other is being written by a thread that waits for the disk and for nothing else.
+"""
+
+from __future__ import annotations
+
+import mmap
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+from plait_workers.storage.base import PartInfo
+from plait_workers.storage.local_parts import BLOCK, PartPlace
+
+CHUNK: Final = 2 << 20
+"""Bytes from which on a buffer is written: disks want no less."""
+MIN_DIRECT: Final = 4 * CHUNK
+"""Parts from here on are worth it, and larger than the two buffers, which a memory budget counts on."""
+
+
+def buffer_bytes(step: int) -> int:
+    """Memory of a :class:`Lane`."""
+    return 2 * _capacity(step)
+
+
+def _capacity(step: int) -> int:
+    """The last step begins below a chunk's end."""
+    return -(-(CHUNK + step) // BLOCK) * BLOCK
+
+
+class Lane:
+    """Two buffers and the thread that writes them. Used by one part at a time, again and again."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        # Anonymous maps begin at a page, as the disk wants it.
+        self.buffers = [memoryview(mmap.mmap(-1, _capacity(step))) for _ in range(2)]
+        self.thread = ThreadPoolExecutor(1, "plait-write")
+
+
+class DirectPartWriter:
+    """Gathers steps and writes whole blocks; the last bytes of a file go through the page cache.
+
+    A writer that is given up may still be writing, so its lane is never used again.
+    """
+
+    def __init__(self, place: PartPlace, lanes: list[Lane]) -> None:
+        self._place = place
+        self._lanes = lanes
+        self._lane = _take(lanes, place.step)
+        self._current = 0
+        self._filled = 0  # of the current buffer
+        self._sent = 0  # bytes of the part before it
+        self._reserved = 0
+        self._pending: Future[None] | None = None
+
+    def reserve(self, size: int) -> memoryview:
+        """The next bytes of the current buffer."""
+        self._place.check_room(self._sent + self._filled, size)
+        self._reserved = size
+        return self._lane.buffers[self._current][self._filled : self._filled + size]
+
+    def commit(self) -> None:
+        """They stay where they are until there is a chunk."""
+        self._filled += self._reserved
+        self._reserved = 0
+        if self._filled >= CHUNK:
+            self._send()
+
+    def finish(self, *, crc64nvme: int) -> PartInfo:
+        """Wait until all is written; then the log says that it is there."""
+        self._send()
+        self._wait()
+        if self._filled:
+            self._place.write(self._lane.buffers[self._current][: self._filled], self._sent)
+        part = self._place.note(self._sent + self._filled, crc64nvme)
+        self._lanes.append(self._lane)
+        return part
+
+    def _send(self) -> None:
+        """Have the whole blocks written, and go on in the other buffer with the bytes behind them."""
+        self._wait()
+        buffer, other = self._lane.buffers[self._current], self._lane.buffers[1 - self._current]
+        size = self._filled // BLOCK * BLOCK
+        rest = self._filled - size
+        other[:rest] = buffer[size : self._filled]
+        self._pending = self._lane.thread.submit(self._place.write, buffer[:size], self._sent)
+        self._current, self._filled, self._sent = 1 - self._current, rest, self._sent + size
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+
+def _take(lanes: list[Lane], step: int) -> Lane:
+    """One that is free, or a new one."""
+    try:
+        lane = lanes.pop()
+    except IndexError:
+        return Lane(step)
+    return lane if lane.step == step else Lane(step)
