@@ -34,7 +34,7 @@ from tests.support.ray_merge import (
     proxied,
     start_plait,
 )
-from tests.support.service_jobs import until
+from tests.support.waiting import until
 
 PAUSE = 0.3
 METRICS = {
@@ -54,8 +54,7 @@ def test_the_same_bytes(ray_job: RayJob, ray_driver: RayCluster, monkeypatch: py
     shown: list[dict[str, object]] = []
 
     def look() -> None:
-        while not (found := ray_job.bucket.etags(f"{OUT}/{PROGRESS_KEY}")):
-            time.sleep(0.02)
+        found = until(lambda: ray_job.bucket.etags(f"{OUT}/{PROGRESS_KEY}"))
         shown.append(json.loads(ray_job.bucket.get(next(iter(found)))))
 
     with proxied(ray_job, AtPart(PARTS // 2, look)) as proxy:
@@ -199,8 +198,7 @@ def test_a_driver_ends_and_the_next_one_carries_on(
     ended: list[float] = []
 
     def end() -> None:
-        while ray_job.journalled() < 4:
-            time.sleep(0.05)
+        until(lambda: ray_job.journalled() >= 4)
         assert process is not None
         process.send_signal(number)
         ended.append(time.monotonic())

@@ -15,13 +15,15 @@ from tests.support.merging import fails
 from tests.support.ray_cluster import RayCluster
 from tests.support.ray_merge import PARTS, QUICK, AtPart, RayJob, Watched, kill, proxied
 from tests.support.s3_faults import Kind
-from tests.support.s3_labels import Label
+from tests.support.waiting import until
 
 NO_COPIES = {"deadline": 1e6, "straggler": 1e6, "unknown": 1e6}
 PATIENT = Policy(silence=4.0, straggler=1e6, unknown=1e6)
 """Nothing is done twice but what a silent worker had."""
 PAUSE = 0.3
 """Seconds that each part takes at least, so that there is a middle."""
+LONGEST = 45.0
+"""Seconds that a part waits for what a test wants to see: less than its request's timeout."""
 
 
 @pytest.fixture(autouse=True)
@@ -66,21 +68,16 @@ def test_a_node_dies_and_another_joins(ray_job: RayJob, ray_driver: RayCluster) 
     added: list[Any] = []
 
     def replace() -> None:
+        until(lambda: len(watched.workers()) == 3, LONGEST)  # nobody misses a worker that never joined
         ray_driver.kill_node(doomed)
         added.append(ray_driver.add_node(wait=False))
-
-    at = AtPart(3, replace)
 
     def is_noticed() -> bool:
         return len(watched.workers()) == 4 and "node-lost" in watched.kinds()
 
-    def until_it_is_noticed(label: Label) -> None:
-        at(label)
-        while label.operation == "UploadPart" and at.parts > 5 and not is_noticed():
-            time.sleep(0.05)
-
+    ats = [AtPart(3, replace), AtPart(8, lambda: until(is_noticed, LONGEST))]
     try:
-        with proxied(ray_job, until_it_is_noticed) as proxy:
+        with proxied(ray_job, lambda label: [at(label) for at in ats]) as proxy:
             watched = Watched(ray_job.by_way_of(proxy, timeout=60))
             run_and_check(ray_job, watched)
     finally:
@@ -95,8 +92,7 @@ def test_a_node_is_drained(ray_job: RayJob, ray_driver: RayCluster) -> None:
     node = ray_driver.add_node()
 
     def drain() -> None:
-        while len(watched.workers()) < 3:
-            time.sleep(0.05)
+        until(lambda: len(watched.workers()) == 3, LONGEST)
         ray_driver.drain(node)
 
     at = AtPart(2, drain, pause=4 * PAUSE)

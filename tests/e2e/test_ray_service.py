@@ -18,7 +18,8 @@ from plait_service.jobs.runner import Runner
 from tests.support.merging import fails
 from tests.support.ray_cluster import RayCluster
 from tests.support.ray_merge import PARTS, AtPart, RayJob, proxied
-from tests.support.service_jobs import database_at, submit, until
+from tests.support.service_jobs import database_at, submit
+from tests.support.waiting import until
 
 PROGRAM = (sys.executable, "-m", "plait")  # these nodes have no image of ours
 

@@ -16,7 +16,7 @@ from plait_service.jobs.tables import ScheduleRow
 from tests.support.checkpoints import make_family
 from tests.support.s3 import Bucket
 from tests.support.service import Service
-from tests.support.service_jobs import until
+from tests.support.waiting import until
 
 
 def test_sub_models_come_one_by_one_and_consumers_follow_one_name(bucket: Bucket, tmp_path: Path) -> None:

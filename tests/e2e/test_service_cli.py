@@ -22,7 +22,7 @@ import pytest
 from tests.support.checkpoints import Family, make_family, read_model
 from tests.support.service import Service
 from tests.support.service_app import App, running_app
-from tests.support.service_jobs import until
+from tests.support.waiting import until
 
 PLAIT = Path(sys.executable).parent / "plait"
 SHAPES = {"model.layers.0.up.weight": ("BF16", (200, 300)), "norm.weight": ("F32", (300,))}

@@ -22,7 +22,7 @@ from plait.jobs import JobState
 from tests.support.checkpoints import Family, make_family
 from tests.support.merging import digests, merge
 from tests.support.service import PLAIT, Service, events_of, final, held
-from tests.support.service_jobs import until
+from tests.support.waiting import until
 
 SHAPES = {f"model.layers.{index}.up.weight": ("BF16", (100, 200)) for index in range(4)}
 MOST_SECONDS = 10

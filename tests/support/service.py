@@ -19,7 +19,7 @@ import psutil
 from plait.jobs import Job, NewToken, TokenRequest
 from plait_service.jobs.database import Database
 from plait_service.jobs.tokens import Tokens
-from tests.support.service_jobs import until
+from tests.support.waiting import until
 
 PLAIT = Path(sys.executable).parent / "plait"
 _SERVES = re.compile(r"^plait serves (https?)://(.*):(\d+)", re.MULTILINE)

@@ -17,7 +17,8 @@ from plait.jobs import Role, TokenRequest
 from plait_service.api.app import make_app
 from plait_service.api.settings import Settings
 from plait_service.api.state import Services
-from tests.support.service_jobs import PlayedBackend, until
+from tests.support.service_jobs import PlayedBackend
+from tests.support.waiting import until
 
 SPEC = {
     "models": ["s3://runs/a", "s3://runs/b"],

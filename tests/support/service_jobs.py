@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,15 +30,6 @@ def submission(
 
 def submit(jobs: Jobs, *arguments: Any, **options: Any) -> Job:
     return jobs.submit(submission(*arguments, **options))[0]
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What a condition gives once it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 @dataclass

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from plait.jobs import Job, JobPage, JobState
 from tests.support.service_app import SPEC, App, running_app
-from tests.support.service_jobs import until
+from tests.support.waiting import until
 
 CLAIMED = '{"kind": "claimed", "epoch": 1}'
 DONE = '{"status": "done", "fingerprint": "f0"}'

@@ -15,7 +15,7 @@ from plait_service.jobs.backends.base import DriverRequest, Life, Look
 from plait_service.jobs.backends.local import LocalBackend
 from plait_service.jobs.driver_log import read_piece
 from tests.support.checkpoints import make_family, read_model
-from tests.support.service_jobs import until
+from tests.support.waiting import until
 
 REQUEST = DriverRequest(kind=JobKind.MERGE, spec={"output": "/out"}, overwrite=False)
 # Says that it is there, and what it is told; ends at SIGTERM as a driver does.

@@ -370,7 +370,7 @@ def test_one_jobs_trouble_is_not_anothers(bench: Bench, monkeypatch: pytest.Monk
 def test_the_thread_goes_on_after_a_fault_of_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.support.service_jobs import until
+    from tests.support.waiting import until
 
     bench = Bench(tmp_path)
     begin: Callable[[Database], object] = Database.begin

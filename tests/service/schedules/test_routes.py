@@ -14,7 +14,7 @@ from plait.schedules import Schedule, ScheduleList, ScheduleRequest, Tick, TickP
 from plait_service.api.settings import REMOTE
 from tests.service.schedules.world import write_model
 from tests.support.service_app import App, running_app
-from tests.support.service_jobs import until
+from tests.support.waiting import until
 
 DONE = '{"status": "done", "fingerprint": "f0"}'
 UNKNOWN = "s-" + "0" * 24
