@@ -178,6 +178,24 @@ def test_every_dtype_over_several_tiles(
     assert run(case) == select(case)
 
 
+@pytest.mark.parametrize("dtype", sorted(FORMATS))
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 3.0)], ids=["equal", "unequal"])
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_numbers_on_both_sides_of_two(dtype: str, weights: tuple[float, ...] | None, spoilt: bool) -> None:
+    """The exponents of 1.0 and 2.0 have all bits together, as an infinity has them alone."""
+    form, rng = FORMATS[dtype], np.random.default_rng(2)
+    case = make_case(rng, dtypes=(dtype,) * 3, base_dtype=dtype, count=700, resample=4, weights=weights)
+    assert case.base is not None
+    for source in (*case.inputs, case.base):
+        kind = source.dtype.type
+        exponents = rng.integers(form.bias, form.bias + 2, len(source)).astype(kind)
+        source[:] &= kind(form.sign_bit | ((1 << form.mantissa) - 1))
+        source[:] |= exponents << kind(form.mantissa)
+    if spoilt:
+        case.inputs[1][300], case.base[301] = form.beyond, form.canonical_nan
+    assert run(case) == select(case)
+
+
 @pytest.mark.parametrize("resample", RESAMPLES)
 @pytest.mark.parametrize("weights", [None, tuple(1.0 + i % 7 for i in range(20))], ids=["equal", "unequal"])
 def test_twenty_models(resample: Resample, weights: tuple[float, ...] | None) -> None:

@@ -6,7 +6,7 @@
 // An array is cut into tiles and these into blocks of four vectors. A block is counted (how many
 // sub-models changed each element, and which), drawn for, ranked (which of the changed ones is taken) and
 // picked, so that each source is loaded once from memory and the second time from the nearest cache.
-// Blocks with values that may not be finite, and what is left over at the end, take the plain loops,
+// Blocks with values that are not finite, and what is left over at the end, take the plain loops,
 // which say what the vectors do: a NaN differs from everything, and is counted.
 
 typedef VECTOR(LANE) NAMED(lanes);
@@ -48,12 +48,25 @@ INLINE int NAMED(changed)(const value_form *form, STORED x, STORED b) {
 }
 
 // A float's sign aside, x | b is no smaller than either: one look at it rules out infinities and NaN in
-// both. It may suspect where there is none; the plain loops then find that out.
+// both. It may suspect where there is none (1.0 | 2.0 has all bits of an exponent), and a second look tells;
+// of 8 bits it would suspect nearly every block.
 INLINE int NAMED(can_share)(const value_form *form) {
-    return form->flip == 0 && form->digits == form->zero && form->digits != 0;
+    return sizeof(STORED) > 1 && form->flip == 0 && form->digits == form->zero && form->digits != 0;
 }
 
-// Marks which values of a block equal the base's, and counts them; false if one may not be finite.
+// The second look at a block: whether all of it is finite.
+static __attribute__((noinline)) int NAMED(all_finite)(const selection *s, size_t at) {
+    const lanes digits = (lanes){} + (LANE)s->form->digits;
+    lanes largest = {};
+    for (size_t i = 0; i <= s->num_models; i++) {
+        const uint8_t *source = i < s->num_models ? s->inputs[i] : s->base;
+        for (int k = 0; k < VECTORS; k++)
+            largest = __builtin_elementwise_max(largest, NAMED(load)(source, at + k * LANES) & digits);
+    }
+    return !any((longs)(lanes)(largest >= (LANE)s->form->inf_from));
+}
+
+// Marks which values of a block equal the base's, and counts them; false if one is not finite.
 INLINE int NAMED(count)(const selection *s, size_t at, int shared, lanes *marks, lanes *values, const lanes *base, lanes *equal) {
     const lanes zero = (lanes){} + (LANE)s->form->zero, digits = (lanes){} + (LANE)s->form->digits;
     const lanes flip = (lanes){} + (LANE)s->form->flip;
@@ -76,7 +89,7 @@ INLINE int NAMED(count)(const selection *s, size_t at, int shared, lanes *marks,
             values[i * VECTORS + k] = x;
         }
     }
-    return !any((longs)(lanes)(largest >= (LANE)s->form->inf_from));
+    return !any((longs)(lanes)(largest >= (LANE)s->form->inf_from)) || (shared && NAMED(all_finite)(s, at));
 }
 
 INLINE void NAMED(from_words)(const uint32_t *words_of, lanes *to) {
