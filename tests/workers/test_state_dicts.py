@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from plait.errors import PlanRejected
+from plait_workers import state_dicts
 from plait_workers.checkpoint.dtypes import DTYPES
 from plait_workers.methods import METHODS
-from plait_workers.methods.base import TensorContext
+from plait_workers.methods.base import Merger, TensorContext
+from plait_workers.methods.selection import Select
 from plait_workers.state_dicts import merge_state_dicts
 from plait_workers.working import working_dtype
 from tests.support.checkpoints import make_family
@@ -153,6 +156,30 @@ def test_a_tensor_that_the_base_lacks_is_drawn_without_it() -> None:
     found = merge_state_dicts(models, {}, {"name": "select", "resample": 4})
     blind = merge_state_dicts(models, None, {"name": "select", "resample": 0})
     assert torch.equal(found["a"], blind["a"])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_large_tensor_is_merged_by_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as torch has, all at once, and it does not show."""
+    models = [state(i, {"a": torch.bfloat16}, (40, 30)) for i in range(3)]
+    base = {"a": models[0]["a"].clone()}
+    expected = directly("a", models, base, {"name": "select", "resample": 4}, 5, [1.0] * 3)
+    together = threading.Barrier(threads, timeout=30)
+    bind = Select.merger
+
+    def bind_together(self: Select, context: TensorContext) -> Merger:
+        together.wait()
+        return bind(self, context)
+
+    monkeypatch.setattr(Select, "merger", bind_together)
+    monkeypatch.setattr(state_dicts, "_STRETCH", 203)  # six stretches
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = merge_state_dicts(models, base, {"name": "select", "resample": 4}, seed=5)
+    finally:
+        torch.set_num_threads(before)
+    assert raw(found["a"]) == expected
 
 
 def test_same_bits_as_a_merge_of_checkpoints(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -37,6 +39,8 @@ _TORCH_NAMES: Final = {
     "bool": "BOOL",
 }
 _INT_OF_WIDTH: Final = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
+_STRETCH: Final = 1 << 20
+"""Elements that a thread merges at a time: some milliseconds, and few of them idle at a tensor's end."""
 
 
 def merge_state_dicts(
@@ -50,9 +54,10 @@ def merge_state_dicts(
     """Merge K state dicts into a new one; bit for bit what ``plait merge`` writes for the same tensors.
 
     The inputs are not changed. The result is on the device of the first model's tensors; the merge
-    itself runs on the CPU, so that the bits do not depend on the device. Tensors that share memory
-    are merged one by one, each under its own name. Memory: the result, and on other devices a copy
-    of one tensor of each model at a time.
+    itself runs on the CPU, so that the bits do not depend on the device, on as many threads as torch
+    has for its own work (``torch.set_num_threads``). Tensors that share memory are merged one by one,
+    each under its own name. Memory: the result, and on other devices a copy of one tensor of each
+    model at a time.
 
     Args:
         models: K state dicts with the same names and shapes.
@@ -64,10 +69,16 @@ def merge_state_dicts(
     Raises:
         PlanRejected: everything that is wrong with the arguments.
     """
+    import torch
+
     chosen = _method(method)
     factors = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
     _check(models, base, chosen, factors, seed)
-    return {name: _merge_tensor(name, models, base, chosen, factors, seed) for name in models[0]}
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        merge = _Merge(
+            models=models, base=base, method=chosen, weights=tuple(factors), seed=seed, threads=threads
+        )
+        return {name: merge.tensor(name) for name in models[0]}
 
 
 def _method(method: Method | Mapping[str, Any] | None) -> Method:
@@ -148,34 +159,57 @@ def _fault(value: object) -> str | None:
     return None
 
 
-def _merge_tensor(
-    name: str,
-    models: Sequence[Mapping[str, torch.Tensor]],
-    base: Mapping[str, torch.Tensor] | None,
-    method: Method,
-    weights: Sequence[float],
-    seed: int,
-) -> torch.Tensor:
-    sources = [model[name] for model in models]
-    origin = base.get(name) if base is not None and method.needs_base else None
-    dtypes = [_dtype(source) for source in sources]
-    working = working_dtype(dtypes)
-    if working is None or not all(method.can_merge(dtype) for dtype in dtypes):
-        return _identical(name, [*sources, *([origin] if origin is not None else [])])
-    context = TensorContext(
-        name=name,
-        inputs=tuple(dtypes),
-        base=_dtype(origin) if origin is not None else None,
-        working=working,
-        output=working,
-        weights=tuple(weights),
-        seed=seed,
-    )
-    out = np.empty(sources[0].numel(), working.storage)
-    counters = np.zeros(2 * len(models) + 2, np.int64)
-    bits = [_bits(source) for source in sources]
-    method.merger(context).merge(bits, None if origin is None else _bits(origin), out, 0, counters)
-    return _tensor(out, working, sources)
+@dataclass(frozen=True, kw_only=True)
+class _Merge:
+    """What all tensors of a merge have in common."""
+
+    models: Sequence[Mapping[str, torch.Tensor]]
+    base: Mapping[str, torch.Tensor] | None
+    method: Method
+    weights: tuple[float, ...]
+    seed: int
+    threads: Executor
+
+    def tensor(self, name: str) -> torch.Tensor:
+        sources = [model[name] for model in self.models]
+        origin = self.base.get(name) if self.base is not None and self.method.needs_base else None
+        dtypes = [_dtype(source) for source in sources]
+        working = working_dtype(dtypes)
+        if working is None or not all(self.method.can_merge(dtype) for dtype in dtypes):
+            return _identical(name, [*sources, *([origin] if origin is not None else [])])
+        context = TensorContext(
+            name=name,
+            inputs=tuple(dtypes),
+            base=_dtype(origin) if origin is not None else None,
+            working=working,
+            output=working,
+            weights=self.weights,
+            seed=self.seed,
+        )
+        out = np.empty(sources[0].numel(), working.storage)
+        self._fill(out, context, [_bits(source) for source in sources], origin)
+        return _tensor(out, working, sources)
+
+    def _fill(
+        self, out: Bits, context: TensorContext, inputs: Sequence[Bits], origin: torch.Tensor | None
+    ) -> None:
+        base = None if origin is None else _bits(origin)
+
+        def merge(first: int) -> None:
+            part = slice(first, first + _STRETCH)
+            counters = np.zeros(2 * len(inputs) + 2, np.int64)
+            merger = self.method.merger(context)  # one thread's
+            merger.merge(
+                [bits[part] for bits in inputs],
+                None if base is None else base[part],
+                out[part],
+                first,
+                counters,
+            )
+
+        starts = range(0, len(out), _STRETCH)
+        for _ in self.threads.map(merge, starts) if len(starts) > 1 else map(merge, starts):
+            pass
 
 
 def _identical(name: str, sources: Sequence[torch.Tensor]) -> torch.Tensor:
