@@ -116,6 +116,7 @@ class _SelectMerger:
         self._key = tensor_key(context.seed, context.name)
         self._form = form_of(context.working)
         self._law = self._law_of(integer_weights(context.weights), method.resample)
+        self._spare: dict[int, Bits] = {}
 
     def _law_of(self, weights: list[int], resample: int | Literal["unlimited"]) -> Law:
         if self._blind:
@@ -130,9 +131,10 @@ class _SelectMerger:
     ) -> None:
         context = self._context
         direct = context.output.name == context.working.name
-        target = out if direct else np.empty(len(out), context.working.storage)
+        num_models = len(inputs)
+        target = out if direct else self._place(num_models + 1, len(out))
         stretch = Stretch(
-            inputs=[self._in_working(x, dtype.name) for x, dtype in zip(inputs, context.inputs, strict=True)],
+            inputs=[self._in_working(i, x, context.inputs[i].name) for i, x in enumerate(inputs)],
             out=target,
             first=first,
             key=self._key,
@@ -144,13 +146,20 @@ class _SelectMerger:
         else:
             assert base is not None
             assert context.base is not None
-            self._law.select(stretch, self._in_working(base, context.base.name))
+            self._law.select(stretch, self._in_working(num_models, base, context.base.name))
         if not direct:
             convert(target, context.working.name, out, context.output.name)
 
-    def _in_working(self, bits: Bits, dtype: str) -> Bits:
+    def _in_working(self, source: int, bits: Bits, dtype: str) -> Bits:
         if dtype == self._context.working.name:
             return bits
-        converted = np.empty(len(bits), self._context.working.storage)
+        converted = self._place(source, len(bits))
         convert(bits, dtype, converted, self._context.working.name)
         return converted
+
+    def _place(self, number: int, count: int) -> Bits:
+        """Room for ``count`` working values, used again: fresh memory costs more than the conversion."""
+        spare = self._spare.get(number)
+        if spare is None or len(spare) < count:
+            spare = self._spare[number] = np.empty(count, self._context.working.storage)
+        return spare[:count]
