@@ -50,17 +50,16 @@ def prepare(spec: MergeSpec, *, places: Stores | None = None) -> Prepared:
         PlanRejected: with every problem of the spec's models, their files and their tensors.
     """
     places = places or Stores(spec.storage)
-    resolved = expand(spec, places)
-    sources = [source for source in resolved.models if isinstance(source, Source)]
-    named = [source.location for source in sources]
-    if resolved.base is not None:
-        named.append(parse_uri(resolved.base))
-    copied = _copied(resolved, named)
     try:
-        stores = [places.open(uri) for uri in named]
-        output = places.open(parse_uri(resolved.output))
-    except PlaitError as error:
-        raise PlanRejected([error]) from error
+        resolved = expand(spec, places)
+    except PlanRejected as rejected:
+        raise _rejected([*rejected.problems, *_problems_beside(rejected, spec, places)]) from rejected
+    sources = [source for source in resolved.models if isinstance(source, Source)]
+    named = _named(resolved)
+    copied = _copied(resolved, named)
+    (*stores, output), problems = _open_all([*named, parse_uri(resolved.output)], places)
+    if problems:
+        raise _rejected(problems)
     checkpoints = _load_all(stores)
     plan = make_plan(
         spec=resolved,
@@ -140,9 +139,41 @@ def _copied(spec: MergeSpec, named: Sequence[Uri]) -> int:
     return named.index(wanted)
 
 
+def _named(spec: MergeSpec) -> list[Uri]:
+    """Sub-models that are no globs, and the base."""
+    named = [entry.location for entry in spec.models if isinstance(entry, Source)]
+    return named if spec.base is None else [*named, parse_uri(spec.base)]
+
+
+def _problems_beside(rejected: PlanRejected, spec: MergeSpec, places: Stores) -> list[PlaitError]:
+    """What is wrong with the other models, unless a store did not answer: nobody waits for it twice."""
+    if not all(isinstance(problem, SourceMissing | SpecInvalid) for problem in rejected.problems):
+        return []
+    stores, problems = _open_all(_named(spec.canonical()), places)
+    return problems + _problems_of(_read_all(stores))
+
+
+def _open_all(named: Sequence[Uri], places: Stores) -> tuple[list[ObjectStore], list[PlaitError]]:
+    stores: list[ObjectStore] = []
+    problems: list[PlaitError] = []
+    for uri in named:
+        try:
+            stores.append(places.open(uri))
+        except PlaitError as error:
+            problems.append(error)
+    return stores, problems
+
+
 def _load_all(stores: Sequence[ObjectStore]) -> list[Checkpoint]:
     """Headers of all sources at once; all that is wrong with any of them is reported together."""
+    results = _read_all(stores)
+    problems = _problems_of(results)
+    if problems:
+        raise _rejected(problems)
+    return [result for result in results if isinstance(result, Checkpoint)]
 
+
+def _read_all(stores: Sequence[ObjectStore]) -> list[Checkpoint | PlaitError]:
     known = HeaderCache()
 
     def load(store: ObjectStore) -> Checkpoint | PlaitError:
@@ -153,11 +184,15 @@ def _load_all(stores: Sequence[ObjectStore]) -> list[Checkpoint]:
 
     pool = ThreadPoolExecutor(_SOURCE_THREADS)
     try:
-        results = list(pool.map(load, stores))
+        return list(pool.map(load, stores))
     finally:  # an interrupted plan waits for no store
         pool.shutdown(wait=False, cancel_futures=True)
-    problems = [result for result in results if isinstance(result, PlaitError)]
-    problems.sort(key=lambda problem: not isinstance(problem, AuthExpired))  # it explains the others
-    if problems:
-        raise PlanRejected(problems)
-    return [result for result in results if isinstance(result, Checkpoint)]
+
+
+def _problems_of(results: Sequence[Checkpoint | PlaitError]) -> list[PlaitError]:
+    return [result for result in results if isinstance(result, PlaitError)]
+
+
+def _rejected(problems: Sequence[PlaitError]) -> PlanRejected:
+    """With expired credentials first, as they explain the others."""
+    return PlanRejected(sorted(problems, key=lambda problem: not isinstance(problem, AuthExpired)))

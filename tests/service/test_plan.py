@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import safetensors
 
-from plait.errors import BudgetTooSmall, PlaitError
+from plait.errors import BudgetTooSmall, PlaitError, StoreUnavailable
 from plait_service.budget import budget_of
 from plait_service.plan import Plan
 from plait_service.prepare import expand
@@ -259,6 +259,25 @@ class TestGlobs:
         (problem,) = problems_of(family.spec(models=twice))
         assert problem.kind == "spec-invalid"
         assert str(family.root / "m1") in str(problem)
+
+    def test_what_is_wrong_with_the_others_comes_along(self, family: Family) -> None:
+        models = [str(family.root / "nowhere"), {"glob": str(family.root / "x*")}]
+        problems = problems_of(family.spec(models=models, base="nosuch://there"))
+        assert [(problem.kind, problem.where.rsplit("/")[-1]) for problem in problems] == [
+            ("source-missing", "x*"),
+            ("spec-invalid", "there"),
+            ("source-missing", "nowhere"),
+        ]
+
+    def test_a_store_that_does_not_answer_is_not_asked_twice(
+        self, family: Family, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def find(*_arguments: object) -> list[str]:
+            raise StoreUnavailable("no answer", where="s3://far")
+
+        monkeypatch.setattr("plait_service.prepare.find_folders", find)
+        (problem,) = problems_of(family.spec(models=[{"glob": "s3://far/x*"}, str(family.root / "nowhere")]))
+        assert problem.kind == "store-unavailable"
 
     def test_expanding_changes_nothing_else(self, family: Family) -> None:
         spec = spec_of(family.spec(models=[{"glob": str(family.root / "m[0-9]")}], seed=5))
