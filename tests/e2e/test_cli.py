@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -215,6 +216,20 @@ def test_a_malformed_source_ends_in_its_kind_and_name_and_leaves_nothing(
     assert error.startswith("checkpoint-malformed: ")
     assert str(bad) in error
     assert not family.out.exists()
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 512, reason="few files may be open here")
+def test_more_files_than_a_process_begins_with(tmp_path: Path) -> None:
+    """A hundred shards, where 64 files may be open until more are asked for."""
+    shapes = {f"layers.{index}.weight": ("F32", (200,)) for index in range(100)}
+    family = make_family(tmp_path, shapes, models=2)
+    spec = tmp_path / "merge.yaml"
+    spec.write_text(json.dumps(family.spec(shard_size=1000)))
+    for command in (("merge", spec), ("verify", family.out, "--sample", "1")):
+        limited = ["sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh", PLAIT, *command]
+        done = subprocess.run(limited, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert len(list(family.out.glob("*.safetensors"))) == 100
 
 
 def test_interrupted_it_stops_keeps_its_parts_and_carries_on(tmp_path: Path) -> None:

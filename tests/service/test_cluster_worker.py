@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 import threading
 import time
 from pathlib import Path
@@ -14,10 +15,12 @@ from plait_service.cluster.messages import Answer, Begin, Orders, Setup, boot_id
 from plait_service.cluster.worker import Worker
 from plait_service.prepare import Prepared
 from plait_workers.job import Unit
+from plait_workers.open_files import MOST
 from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import Upload
 from plait_workers.workspace import Workspace
 from tests.support.checkpoints import Family, make_family
+from tests.support.limits import open_files_limit
 from tests.support.merging import fails, prepared_of
 
 SHAPES = {"a": ("BF16", (200, 257)), "b": ("F32", (20_001,))}
@@ -195,3 +198,10 @@ def test_a_unit_without_memory_says_so(family: Family) -> None:
     assert result.out_of_memory
     assert result.error is not None
     assert result.error.kind == "internal"
+
+
+def test_it_may_hold_as_many_files_open_as_the_system_allows(family: Family) -> None:
+    with open_files_limit(200):
+        begun(prepared_of(family.spec()))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == (MOST if hard == resource.RLIM_INFINITY else min(MOST, hard)) > 200

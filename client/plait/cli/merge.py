@@ -64,7 +64,9 @@ def merge(
     from plait_service.cluster.connect import check_address, default_address
     from plait_service.driver import Driver
     from plait_service.events import Events
+    from plait_workers.open_files import allow_many
 
+    allow_many()
     address = default_address() if address is None else check_address(address)
     if address is None and (cpus is not None or labels):
         raise click.UsageError("--worker-cpus and --label need a cluster: name it with --address")

@@ -30,7 +30,9 @@ def verify(output: str, sample: float, storage_of: str | None, as_json: bool, de
     from plait.sizes import format_size
     from plait_service.budget import default_threads
     from plait_service.verify import verify as check
+    from plait_workers.open_files import allow_many
 
+    allow_many()
     storage = read_storage(storage_of)
     found = check(checked_uri(output), sample=sample, threads=default_threads(), storage=storage)
     if as_json:

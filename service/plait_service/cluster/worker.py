@@ -17,6 +17,7 @@ from plait_service.budget import Budget, budget_of, default_memory, default_thre
 from plait_service.cluster.messages import Answer, Begin, Hello, Orders, Result, Setup, Totals, boot_id
 from plait_workers.job import Job, Unit
 from plait_workers.metering import Meter
+from plait_workers.open_files import allow_many
 from plait_workers.part_pass import PartRecord
 from plait_workers.storage.base import ObjectStore, Upload
 from plait_workers.storage.registry import Stores
@@ -32,7 +33,7 @@ ORPHANED: Final = 60.0
 
 
 class Worker:
-    """Does units of one job. Its methods may be called from several threads at once.
+    """Does units of one job, in a process of its own. Its methods may be called from several threads at once.
 
     Args:
         setup: of the merge.
@@ -41,6 +42,7 @@ class Worker:
     """
 
     def __init__(self, setup: Setup, job: Job, runner: Callable[..., Runner] = UnitRunner) -> None:
+        allow_many()
         self._make_runner = runner
         self._setup = setup
         self._job = job

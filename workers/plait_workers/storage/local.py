@@ -24,9 +24,10 @@ from pathlib import Path
 from plait.errors import InternalError, SourceMissing, UploadGone
 from plait_workers.storage.base import ObjectInfo, PartInfo, PartLimits, PartWriter, Upload
 from plait_workers.storage.errors import os_errors
+from plait_workers.storage.local_blocks import BLOCK, BlockFile, open_blocks
 from plait_workers.storage.local_direct import MIN_DIRECT, DirectPartWriter, Lane, buffer_bytes
 from plait_workers.storage.local_objects import ATTEMPTS, NO_LINKS, LocalObjects, sync_folder
-from plait_workers.storage.local_parts import BLOCK, CachedPartWriter, PartPlace, UploadFile
+from plait_workers.storage.local_parts import CachedPartWriter, PartPlace, UploadFile
 
 
 class LocalStore(LocalObjects):
@@ -93,14 +94,23 @@ class LocalStore(LocalObjects):
                     raise UploadGone("opening an upload", where=self._where(upload.key)) from error
             return self._files[upload.id]
 
+    def _blocks(self, upload: Upload, file: UploadFile, offset: int, size: int) -> BlockFile | None:
+        if size < MIN_DIRECT or offset % BLOCK:
+            return None
+        try:
+            return open_blocks(self._root, self._upload_folder(upload) / "data", file)
+        except FileNotFoundError as error:
+            raise UploadGone("opening an upload", where=self._where(upload.key)) from error
+
     def part_buffer_bytes(self, part_size: int, step: int) -> int:
-        """Two buffers that take turns where parts may go past the page cache; else one step."""
-        return buffer_bytes(step) if part_size >= MIN_DIRECT else min(part_size, step)
+        """A step, and two buffers that take turns, kept meanwhile, if parts may go past the page cache."""
+        return min(part_size, step) + (buffer_bytes(step) if part_size >= MIN_DIRECT else 0)
 
     def begin_part(self, upload: Upload, number: int, *, offset: int, size: int, step: int) -> PartWriter:
         """Write at the part's place in the preallocated file, past the page cache if that can be."""
         with os_errors("writing a part", self._where(upload.key)):
             file = self._file(upload)
+            blocks = self._blocks(upload, file, offset, size)
         place = PartPlace(
             file=file,
             log=self._upload_folder(upload) / "parts",
@@ -110,14 +120,12 @@ class LocalStore(LocalObjects):
             size=size,
             step=step,
         )
-        if file.is_direct and size >= MIN_DIRECT and offset % BLOCK == 0:
-            return DirectPartWriter(place, self._lanes)
-        return CachedPartWriter(place)
+        return CachedPartWriter(place) if blocks is None else DirectPartWriter(place, blocks, self._lanes)
 
     def flush(self, upload: Upload) -> None:
         """fdatasync of the data."""
         with os_errors("syncing a shard", self._where(upload.key)):
-            os.fdatasync(self._file(upload).descriptor)
+            self._file(upload).sync()
 
     def list_parts(self, upload: Upload) -> Sequence[PartInfo]:
         """The log of finished parts; a line that was cut by a crash does not count."""
@@ -141,7 +149,7 @@ class LocalStore(LocalObjects):
             raise InternalError("completing an upload whose parts are not all there", where=str(path))
         try:
             with os_errors("completing a shard", self._where(upload.key)):
-                os.fdatasync(self._file(upload).descriptor)
+                self._file(upload).sync()
                 metadata = json.loads((folder / "metadata").read_text())
                 self._keep_metadata(upload.key, (folder / "data").stat(), metadata, crc64nvme)
                 path.parent.mkdir(parents=True, exist_ok=True)

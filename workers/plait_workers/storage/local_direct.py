@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from plait_workers.storage.base import PartInfo
-from plait_workers.storage.local_parts import BLOCK, PartPlace
+from plait_workers.storage.local_blocks import BLOCK, BlockFile
+from plait_workers.storage.local_parts import PartPlace
 
 CHUNK: Final = 2 << 20
 """Bytes from which on a buffer is written: disks want no less."""
@@ -46,8 +47,9 @@ class DirectPartWriter:
     A writer that is given up may still be writing, so its lane is never used again.
     """
 
-    def __init__(self, place: PartPlace, lanes: list[Lane]) -> None:
+    def __init__(self, place: PartPlace, blocks: BlockFile, lanes: list[Lane]) -> None:
         self._place = place
+        self._blocks = blocks
         self._lanes = lanes
         self._lane = _take(lanes, place.step)
         self._current = 0
@@ -86,13 +88,14 @@ class DirectPartWriter:
         size = self._filled // BLOCK * BLOCK
         rest = self._filled - size
         other[:rest] = buffer[size : self._filled]
-        self._pending = self._lane.thread.submit(self._place.write, buffer[:size], self._sent)
+        self._pending = self._lane.thread.submit(self._place.write, buffer[:size], self._sent, self._blocks)
         self._current, self._filled, self._sent = 1 - self._current, rest, self._sent + size
 
     def _wait(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        """Raises what went wrong, and again for whoever goes on: the part is never noted."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
 
 
 def _take(lanes: list[Lane], step: int) -> Lane:

@@ -7,56 +7,44 @@ import errno
 import functools
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from plait.errors import InternalError, UploadGone
+from plait.errors import InternalError, SourceMissing, UploadGone
 from plait_workers.storage.base import PartInfo
 from plait_workers.storage.errors import os_errors
-from plait_workers.storage.mounts import file_system_of
 
-BLOCK: Final = 4096
-"""Offsets, sizes and addresses of what is written past the page cache are multiples of it."""
-_DIRECT_SYSTEMS: Final = frozenset({"ext4", "xfs", "btrfs", "f2fs", "overlay"})
 _SYNC_FILE_RANGE_WRITE: Final = 2
 
 
 class UploadFile:
     """An upload's data. Closed with the last that holds it: a late writer never meets its number reused."""
 
-    def __init__(self, path: Path) -> None:
-        self._direct: int | None = None
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if hasattr(os, "O_DIRECT") and file_system_of(path) in _DIRECT_SYSTEMS:
-            with suppress(OSError):  # not on this one after all
-                self._direct = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_DIRECT)
+    def __init__(self, path: Path, flags: int = os.O_RDWR) -> None:
+        self.descriptor = os.open(path, flags | os.O_CLOEXEC)
 
     def __del__(self) -> None:
-        if self._direct is not None:
-            os.close(self._direct)
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether whole blocks are written past the page cache."""
-        return self._direct is not None
-
     def write(self, data: memoryview, offset: int) -> None:
-        """All of it, past the page cache if it is whole blocks and the file system takes them."""
-        blocks = offset % BLOCK == 0 and len(data) % BLOCK == 0
-        direct = self._direct if blocks else None
+        """All of it."""
         done = 0
         while done < len(data):
-            descriptor = self.descriptor if direct is None or done % BLOCK else direct
-            try:
-                done += os.pwrite(descriptor, data[done:], offset + done)
-            except OSError as error:
-                if error.errno != errno.EINVAL or descriptor != direct:
-                    raise
-                direct = None  # a device of larger blocks, say
+            done += os.pwrite(self.descriptor, data[done:], offset + done)
+
+    def sync(self) -> None:
+        """The disk has all that was written, by whatever way."""
+        os.fdatasync(self.descriptor)
+
+
+class Writable(Protocol):
+    """What a part's bytes are written to."""
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """All of it, from a byte of the file on."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +69,12 @@ class PartPlace:
     size: int
     step: int
 
-    def write(self, data: memoryview, at: int) -> None:
+    def write(self, data: memoryview, at: int, through: Writable | None = None) -> None:
         """Bytes from ``at`` of the part; not if the file has become the object meanwhile."""
         if not self.log.exists():
             raise UploadGone("writing a part", where=self.where)
         with os_errors("writing a part", self.where):
-            self.file.write(data, self.offset + at)
+            (through or self.file).write(data, self.offset + at)
 
     def check_room(self, written: int, size: int) -> None:
         """There is room for ``size`` bytes after ``written``."""
@@ -103,15 +91,15 @@ class PartPlace:
         part = PartInfo(number=self.number, size=self.size, etag=f"{crc64nvme:016x}")
         line = f"\n{part.number} {part.size} {part.etag} ;\n".encode()
         try:
-            log = os.open(self.log, os.O_WRONLY | os.O_APPEND)
-        except FileNotFoundError as error:
-            raise UploadGone("finishing a part", where=self.where) from error
-        try:
             with os_errors("finishing a part", self.where):
-                if os.write(log, line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(log)
+                log = os.open(self.log, os.O_WRONLY | os.O_APPEND)
+                try:
+                    if os.write(log, line) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                finally:
+                    os.close(log)
+        except SourceMissing as error:
+            raise UploadGone("finishing a part", where=self.where) from error
         return part
 
 

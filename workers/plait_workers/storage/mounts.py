@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import psutil
 def file_system_of(path: Path) -> str | None:
     """Type of the file system of what exists at a path, such as ``ext4``; None if it cannot be told."""
     with suppress(OSError):
-        return _type_of(os.stat(path).st_dev, str(path.resolve().parent))
+        found = os.stat(path)
+        whole = path.resolve()
+        return _type_of(found.st_dev, str(whole if stat.S_ISDIR(found.st_mode) else whole.parent))
     return None
 
 
