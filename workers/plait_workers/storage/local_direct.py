@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import mmap
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from plait_workers.storage.base import PartInfo
 from plait_workers.storage.local_blocks import BLOCK, BlockFile
 from plait_workers.storage.local_parts import PartPlace
 
-CHUNK: Final = 2 << 20
-"""Bytes from which on a buffer is written: disks want no less."""
-MIN_DIRECT: Final = 4 * CHUNK
+CHUNK: Final = 4 << 20
+"""Bytes from which on a buffer is written: as much as Linux sends to a disk in one request."""
+MIN_DIRECT: Final = 3 * CHUNK
 """Parts from here on are worth it, and larger than the two buffers, which a memory budget counts on."""
 
 
@@ -36,8 +37,7 @@ class Lane:
 
     def __init__(self, step: int) -> None:
         self.step = step
-        # Anonymous maps begin at a page, as the disk wants it.
-        self.buffers = [memoryview(mmap.mmap(-1, _capacity(step))) for _ in range(2)]
+        self.buffers = [_memory(_capacity(step)) for _ in range(2)]
         self.thread = ThreadPoolExecutor(1, "plait-write")
 
 
@@ -96,6 +96,14 @@ class DirectPartWriter:
         if self._pending is not None:
             self._pending.result()
             self._pending = None
+
+
+def _memory(size: int) -> memoryview:
+    """It begins at a page, as the disk wants it, and is made of huge ones: of others a request holds 256."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(AttributeError, OSError):  # a hint, where there are any
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
 
 
 def _take(lanes: list[Lane], step: int) -> Lane:
