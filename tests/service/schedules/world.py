@@ -23,6 +23,13 @@ from plait_service.schedules.records import Schedules
 from plait_service.schedules.scheduler import Scheduler
 
 START = datetime(2026, 11, 21, 0, 30, tzinfo=UTC)
+WAITING, SUBMITTED, SUCCEEDED, FAILED = (
+    TickState.WAITING,
+    TickState.SUBMITTED,
+    TickState.SUCCEEDED,
+    TickState.FAILED,
+)
+SKIPPED, MISSED, LATE = TickState.SKIPPED, TickState.MISSED, TickState.LATE
 
 
 def at(text: str) -> datetime:
@@ -66,6 +73,11 @@ class World:
             "method": {"name": "average"},
             "output": str(self.folder / output),
         }
+
+    def ready(self) -> dict[str, Any]:
+        """Two sub-models of the day, each with its marker."""
+        glob = str(self.folder / "runs/{date}/order-*")
+        return {"glob": glob, "count": 2, "marker": "_SUCCESS", "every": "10m", "deadline": "2h"}
 
     def request(self, **more: Any) -> ScheduleRequest:
         given: dict[str, Any] = {"name": "nightly", "cron": "0 3 * * *", "spec": self.spec(), **more}
