@@ -14,7 +14,9 @@ $(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,demo,dev]'
 	@touch $(STAMP)
 
+# Byte code first: the tests start some hundred processes, and each would compile what lacks it.
 test: $(STAMP)
+	$(BIN)/python -m compileall -q client workers service tests demo
 	$(BIN)/python -m pytest -n 2
 
 check: $(STAMP)
