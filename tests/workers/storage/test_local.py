@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -78,6 +78,30 @@ class TestLocalStore(UploadContract):
         for path in left:
             store.delete(path.relative_to(tmp_path / "store").as_posix())
         assert not (tmp_path / "store/.plait").exists()
+
+    def test_what_a_kill_left_empty_goes(self, store: ObjectStore, tmp_path: Path) -> None:
+        (tmp_path / "store" / ".plait" / "uploads" / "killed").mkdir(parents=True)
+        store.delete(".plait/none")
+        assert not (tmp_path / "store" / ".plait").exists()
+
+    def test_an_upload_that_begins_while_somebody_tidies_up(
+        self, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its folder is empty for a moment, and goes; so it is made again."""
+        make, made = Path.mkdir, 0
+
+        def make_and_lose(path: Path, *arguments: Any, **options: Any) -> None:
+            nonlocal made
+            make(path, *arguments, **options)
+            if path.parent.name == "uploads" and made < 3:
+                made += 1
+                store.delete(".plait/none")
+
+        monkeypatch.setattr(Path, "mkdir", make_and_lose)
+        upload = self.begin(store, 10)
+        self.write(store, upload, 1, noise(10))
+        self.complete(store, upload, noise(10))
+        assert made == 3
 
 
 class TestPlace:

@@ -57,10 +57,11 @@ class LocalStore(LocalObjects):
         return self._private / "uploads" / upload.id
 
     @staticmethod
-    def _make_folder(folder: Path) -> None:
-        for attempt in range(ATTEMPTS):  # another driver may remove the parent while it is empty
+    def _make_folder(folder: Path, metadata: str) -> None:
+        for attempt in range(ATTEMPTS):  # another driver may remove it, or its parent, while it is empty
             try:
-                folder.mkdir(parents=True)
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "metadata").write_text(metadata)
                 return
             except FileNotFoundError:
                 if attempt == ATTEMPTS - 1:
@@ -72,8 +73,7 @@ class LocalStore(LocalObjects):
         folder = self._upload_folder(upload)
         self._path(key)
         with os_errors("preallocating a shard", self._where(key)):
-            self._make_folder(folder)
-            (folder / "metadata").write_text(json.dumps(dict(metadata)))
+            self._make_folder(folder, json.dumps(dict(metadata)))
             (folder / "key").write_text(key)
             try:
                 with open(folder / "data", "xb") as file:

@@ -221,9 +221,13 @@ class LocalObjects:
                 path.unlink()
                 self._metadata_path(key, inode).unlink(missing_ok=True)
             if key.startswith(f"{PRIVATE}/"):
-                for name in _FOLDERS:  # one that is in use is not empty, or is made again
+                # What is in use is not empty, or is made again. An upload's folder is left empty by a kill.
+                for folder in (
+                    *self._private.glob("uploads/*"),
+                    *(self._private / name for name in _FOLDERS),
+                ):
                     with suppress(OSError):
-                        (self._private / name).rmdir()
+                        folder.rmdir()
                 self._remove_empty(path.parent)
 
     def _remove_empty(self, folder: Path) -> None:
