@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,demo,dev]'
 	@touch $(STAMP)
 
-# Byte code first: the tests start some hundred processes, and each would compile what lacks it.
+# Byte code first: the tests start hundreds of processes. With PYTHONDONTWRITEBYTECODE each would compile ours anew.
 test: $(STAMP)
 	$(BIN)/python -m compileall -q client workers service tests demo
 	$(BIN)/python -m pytest -n 2

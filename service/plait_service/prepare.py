@@ -57,9 +57,10 @@ def prepare(spec: MergeSpec, *, places: Stores | None = None) -> Prepared:
     sources = [source for source in resolved.models if isinstance(source, Source)]
     named = _named(resolved)
     copied = _copied(resolved, named)
-    (*stores, output), problems = _open_all([*named, parse_uri(resolved.output)], places)
+    opened, problems = _open_all([*named, parse_uri(resolved.output)], places)
     if problems:
         raise _rejected(problems)
+    *stores, output = opened
     checkpoints = _load_all(stores)
     plan = make_plan(
         spec=resolved,

@@ -285,6 +285,15 @@ class TestGlobs:
         assert expand(spec, Stores()) == expand(named, Stores())
 
 
+def test_no_place_can_be_opened() -> None:
+    places = [f"nosuch://there/{name}" for name in ("m0", "m1", "base", "out")]
+    data = {"models": places[:2], "base": places[2], "output": places[3], "method": {"name": "select"}}
+    problems = problems_of(data)
+    assert [(problem.kind, problem.where) for problem in problems] == [
+        ("spec-invalid", uri) for uri in places
+    ]
+
+
 def test_problems_of_all_sources_come_together(family: Family) -> None:
     (family.root / "m0" / "model.safetensors").write_bytes(b"no")
     (family.root / "m1" / "model.safetensors").unlink()

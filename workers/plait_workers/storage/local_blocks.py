@@ -17,7 +17,7 @@ that was written both ways at once would be lost."""
 _SYSTEMS: Final = frozenset({"ext4", "xfs", "btrfs", "f2fs", "overlay"})
 
 
-class BlockFile:
+class BlockFile(UploadFile):
     """An upload's data, open once more for as long as a part is written: files are many, descriptors few.
 
     Args:
@@ -26,7 +26,7 @@ class BlockFile:
     """
 
     def __init__(self, path: Path, cached: UploadFile) -> None:
-        self._blocks = UploadFile(path, os.O_WRONLY | os.O_DIRECT)
+        super().__init__(path, os.O_WRONLY | os.O_DIRECT)
         self._cached = cached
 
     def write(self, data: memoryview, offset: int) -> None:
@@ -34,7 +34,7 @@ class BlockFile:
         done = 0
         try:
             while done < len(data) and done % BLOCK == 0:
-                done += os.pwrite(self._blocks.descriptor, data[done:], offset + done)
+                done += os.pwrite(self.descriptor, data[done:], offset + done)
         except OSError as error:
             if error.errno != errno.EINVAL:  # a device of larger blocks, say
                 raise

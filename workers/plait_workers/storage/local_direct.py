@@ -17,7 +17,7 @@ from plait_workers.storage.local_blocks import BLOCK, BlockFile
 from plait_workers.storage.local_parts import PartPlace
 
 CHUNK: Final = 4 << 20
-"""Bytes from which on a buffer is written: as much as Linux sends to a disk in one request."""
+"""Bytes from which on a buffer is written: some disks take as long for a request, whatever its size."""
 MIN_DIRECT: Final = 3 * CHUNK
 """Parts from here on are worth it, and larger than the two buffers, which a memory budget counts on."""
 

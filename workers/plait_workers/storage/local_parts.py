@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from plait.errors import InternalError, SourceMissing, UploadGone
 from plait_workers.storage.base import PartInfo
@@ -39,14 +39,6 @@ class UploadFile:
         os.fdatasync(self.descriptor)
 
 
-class Writable(Protocol):
-    """What a part's bytes are written to."""
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """All of it, from a byte of the file on."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartPlace:
     """Where a part goes.
@@ -69,7 +61,7 @@ class PartPlace:
     size: int
     step: int
 
-    def write(self, data: memoryview, at: int, through: Writable | None = None) -> None:
+    def write(self, data: memoryview, at: int, through: UploadFile | None = None) -> None:
         """Bytes from ``at`` of the part; not if the file has become the object meanwhile."""
         if not self.log.exists():
             raise UploadGone("writing a part", where=self.where)
